@@ -1,0 +1,84 @@
+// Package api is the contract between Detour's programs and the people who use them: every name that one of them
+// writes and another reads, the route table, the messages of the router's stream, the status, and the sidecar's
+// configuration.
+//
+// It depends on the standard library only, so that the sidecar that imports it stays small. It holds no behaviour
+// beyond rendering, parsing and checking what it defines.
+package api
+
+// Labels. Kubernetes limits their values to 63 characters of [A-Za-z0-9._-].
+const (
+	// LabelInject is set by users. On a Namespace the value [InjectEnabled] makes it take part; on a Pod the value
+	// [InjectDisabled] keeps the proxy out. The webhook configuration's selectors and the router read it.
+	LabelInject = "detour.dev/inject"
+
+	InjectEnabled  = "enabled"
+	InjectDisabled = "disabled"
+
+	// LabelTarget is set by users on a preview (a Deployment, StatefulSet, ReplicaSet or Pod): the name of the
+	// Service, in the same namespace, that it is a preview of. The router reads it.
+	LabelTarget = "detour.dev/target"
+
+	// LabelKey is set by users on a preview: the key that a request carries to reach it. The router reads it.
+	LabelKey = "detour.dev/key"
+)
+
+// Annotations.
+const (
+	// AnnotationFallback is set by users on a preview. The value [FallbackBaseline] sends its requests to the
+	// baseline while it has no ready endpoint, instead of answering them 503. The router reads it.
+	AnnotationFallback = "detour.dev/fallback"
+
+	FallbackBaseline = "baseline"
+
+	// AnnotationNotInjected is written by the webhook on a Pod that it left without a proxy; the value is the named
+	// reason. The webhook's reconciler turns it into an Event, the router into the status.
+	AnnotationNotInjected = "detour.dev/not-injected"
+
+	// AnnotationPortsNotTaken is written by the webhook on an injected Pod and lists the ports that it left to the
+	// app, each with its named reason: "9100/TCP:host-port,53/UDP:udp". Same readers.
+	AnnotationPortsNotTaken = "detour.dev/ports-not-taken"
+
+	// AnnotationTargetPorts is written by the webhook on a Service whose numeric targetPorts it turned into names.
+	// It maps each such Service port's number to the user's own targetPort: "80:8080,9090:9000". It says how to
+	// undo the change; [OriginalPort] can say so without it.
+	AnnotationTargetPorts = "detour.dev/target-ports"
+)
+
+// Headers.
+const (
+	// HeaderKey carries keys, separated by commas. Clients write it, the proxy reads it.
+	HeaderKey = "Detour-Key"
+
+	// HeaderBaggage is the W3C Baggage header (https://www.w3.org/TR/baggage/), whose member [BaggageMember]
+	// carries one key. Clients and instrumented apps write it; the proxy reads it and adds the member to keyed
+	// requests that lack it.
+	HeaderBaggage = "Baggage"
+	BaggageMember = "detour-key"
+
+	// HeaderServedBy is added by the proxy to every answer of a preview: "<namespace>/<pod>".
+	HeaderServedBy = "Detour-Served-By"
+
+	// HeaderError is set by the proxy on the answers that it writes itself: a named reason such as "no-endpoint".
+	// Answers of an app never get it.
+	HeaderError = "Detour-Error"
+)
+
+// Names of objects and of parts of a Pod.
+const (
+	// ContainerProxy is the sidecar's name; a Pod that has an init container of this name is injected.
+	ContainerProxy = "detour-proxy"
+
+	// VolumeProxy is the sidecar's projected volume with its token and the router's CA, mounted at [ProxyDir].
+	VolumeProxy = "detour-proxy"
+
+	// ConfigMapStatus is the ConfigMap of an opted-in namespace that holds the [Status] as JSON under
+	// [ConfigMapStatusKey]. The webhook makes it, the router keeps it.
+	ConfigMapStatus    = "detour-status"
+	ConfigMapStatusKey = "status.json"
+
+	// ConfigMapCA is the ConfigMap of an opted-in namespace that holds, under [ConfigMapCAKey], the PEM bundle
+	// that proxies check the router's certificate against. The webhook makes and keeps it.
+	ConfigMapCA    = "detour-ca"
+	ConfigMapCAKey = "ca.crt"
+)

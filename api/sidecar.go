@@ -1,0 +1,69 @@
+package api
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
+)
+
+// Environment variables of the sidecar. The webhook writes them at admission, those marked 'downward' as references
+// to fields of the Pod; the proxy reads them once when it starts. The router reads [EnvPorts] from the Pod's spec.
+const (
+	EnvPorts     = "DETOUR_PORTS"         // [FormatPorts]
+	EnvAdminPort = "DETOUR_ADMIN_PORT"    // where probes and metrics are served
+	EnvRouter    = "DETOUR_ROUTER"        // https://host:port
+	EnvNamespace = "DETOUR_POD_NAMESPACE" // downward: metadata.namespace
+	EnvPod       = "DETOUR_POD_NAME"      // downward: metadata.name
+	EnvPodIPs    = "DETOUR_POD_IPS"       // downward: status.podIPs, joined with commas
+)
+
+// Files that the sidecar rereads whenever it connects to the router.
+const (
+	ProxyDir  = "/var/run/secrets/detour.dev"
+	TokenFile = ProxyDir + "/token"  // a token for [Audience], bound to the Pod
+	CAFile    = ProxyDir + "/ca.crt" // from [ConfigMapCA]; may be missing
+)
+
+// Sidecar is the proxy's configuration.
+type Sidecar struct {
+	Ports     []TakenPort
+	AdminPort uint16
+	Router    string
+	Namespace string
+	Pod       string
+	PodIPs    []netip.Addr // one a family; the app is dialled on the one of the client's
+}
+
+// Env renders the part of s that is known at admission, in the order in which it stands in the Pod; the rest is
+// downward.
+func (s Sidecar) Env() [][2]string {
+	return [][2]string{
+		{EnvPorts, FormatPorts(s.Ports)},
+		{EnvAdminPort, fmt.Sprint(s.AdminPort)},
+		{EnvRouter, s.Router},
+	}
+}
+
+// ParseSidecar reads the configuration from the environment. The error names the variable and its value.
+func ParseSidecar(getenv func(string) string) (Sidecar, error) {
+	s := Sidecar{Router: getenv(EnvRouter), Namespace: getenv(EnvNamespace), Pod: getenv(EnvPod)}
+	var err error
+	if s.Ports, err = ParsePorts(getenv(EnvPorts)); err != nil {
+		return s, fmt.Errorf("%s: %w", EnvPorts, err)
+	}
+	if s.AdminPort, err = parsePort(getenv(EnvAdminPort)); err != nil {
+		return s, fmt.Errorf("%s: %w", EnvAdminPort, err)
+	}
+	if u, err := url.Parse(s.Router); s.Router != "" && (err != nil || u.Scheme != "https" || u.Host == "") {
+		return s, fmt.Errorf("%s: %q is not an https URL", EnvRouter, s.Router)
+	}
+	for part := range strings.SplitSeq(getenv(EnvPodIPs), ",") {
+		ip, err := netip.ParseAddr(strings.TrimSpace(part))
+		if err != nil {
+			return s, fmt.Errorf("%s: %w", EnvPodIPs, err)
+		}
+		s.PodIPs = append(s.PodIPs, ip)
+	}
+	return s, nil
+}

@@ -1,0 +1,76 @@
+package api
+
+import "time"
+
+// Status is what Detour knows of one namespace. The router writes it, whenever a state changes, into the ConfigMap
+// [ConfigMapStatus], so that whoever may read the namespace can read it; there Traffic is left out. The same JSON
+// with Traffic comes from the router's API.
+type Status struct {
+	Services []ServiceStatus `json:"services,omitempty"` // by name
+	Previews []PreviewStatus `json:"previews,omitempty"` // by target, then key, then age
+}
+
+// ServiceStatus says how far a Service's traffic passes proxies.
+type ServiceStatus struct {
+	Name string `json:"name"`
+	// Intercepted is true when every ready Pod behind the Service is reached through its proxy, on every TCP port.
+	Intercepted bool `json:"intercepted"`
+	// Problem says why it is not.
+	Problem *Problem `json:"problem,omitempty"`
+	// Covered of Pods ready Pods are reached through their proxy.
+	Covered int `json:"covered"`
+	Pods    int `json:"pods"`
+}
+
+// State of a preview.
+type State string
+
+const (
+	// StateRouted: every ready baseline Pod has acknowledged the table that holds the preview, and the Service's
+	// endpoints lead to the proxies.
+	StateRouted State = "routed"
+	// StatePending: Routed of Of ready baseline Pods have.
+	StatePending State = "pending"
+	// StateNotReady: the preview has no ready Pod. Its requests are answered 503, or go to the baseline if it asks
+	// for that.
+	StateNotReady State = "not-ready"
+	// StateConflict: an older preview has the same target and key, and gets the requests.
+	StateConflict State = "conflict"
+	// StateInvalid: the preview cannot be routed as it is labelled; Problem says what to change.
+	StateInvalid State = "invalid"
+)
+
+// PreviewStatus says whether requests reach one preview.
+type PreviewStatus struct {
+	Preview string    `json:"preview"` // "deployment/api-pr-42"
+	Target  string    `json:"target"`
+	Key     string    `json:"key"`
+	Created time.Time `json:"created"`
+	State   State     `json:"state"`
+	// Problem says why the state is neither routed nor pending.
+	Problem *Problem `json:"problem,omitempty"`
+	// Warnings do not keep it from being routed.
+	Warnings []Problem `json:"warnings,omitempty"`
+	// Endpoints names the preview's ready Pods.
+	Endpoints []string `json:"endpoints,omitempty"`
+	// Routed of Of ready baseline Pods send its requests to it; Missing says which do not, and why.
+	Routed  int       `json:"routed"`
+	Of      int       `json:"of"`
+	Missing []Missing `json:"missing,omitempty"`
+	// Traffic is summed over the proxies that run now.
+	Traffic *Counters `json:"traffic,omitempty"`
+}
+
+// Missing is a baseline Pod that does not route a preview yet.
+type Missing struct {
+	Pod    string `json:"pod"`
+	Reason string `json:"reason"`
+}
+
+// Problem is something that a person has to mend.
+type Problem struct {
+	// Reason is a word in CamelCase for programs; it is also the reason of the Event.
+	Reason string `json:"reason"`
+	// Message names the object, the value and what to do.
+	Message string `json:"message"`
+}

@@ -1,0 +1,56 @@
+package api
+
+import "time"
+
+// The router's API. Every request shows a token for [Audience] as "Authorization: Bearer"; who has none gets 401.
+const (
+	// Audience is what tokens for the router are made for. A token counts only if its review confirms it.
+	Audience = "detour.dev/router"
+
+	// PathRoutes is read by a proxy (GET): an endless answer of one [Table] a line (application/x-ndjson), the first
+	// at once, then one whenever the Pod's table changes. An empty line says that the connection is alive. The
+	// token must be bound to the Pod; the router answers with that Pod's table only.
+	PathRoutes = "/v1/routes"
+
+	// PathAcks takes a proxy's [Ack] (POST), and tells a replica of the router what this one has been told (GET):
+	// [Acks].
+	PathAcks = "/v1/acks"
+
+	// PathStatus, followed by a namespace, answers with its [Status] (GET) for those who may list Pods there.
+	PathStatus = "/v1/status/"
+)
+
+const (
+	// KeepAlive is how often the router sends an empty line on an idle stream. A proxy that has read nothing for
+	// three times as long connects again.
+	KeepAlive = 15 * time.Second
+
+	// AckEvery is how often a proxy sends its Ack when nothing has changed. The router forgets a proxy that it has
+	// not heard of for three times as long.
+	AckEvery = 15 * time.Second
+)
+
+// Ack is what a proxy tells of itself.
+type Ack struct {
+	// Version is that of the table in force.
+	Version string `json:"version"`
+	// Previews counts, by [Route.Preview], since the proxy started.
+	Previews map[string]Counters `json:"previews,omitempty"`
+}
+
+// Counters are one preview's, as one proxy saw them.
+type Counters struct {
+	// Requests were sent to the preview, or would have been if it had an endpoint.
+	Requests uint64 `json:"requests"`
+	// Errors are the requests among them that the proxy answered itself.
+	Errors uint64 `json:"errors"`
+}
+
+// Acks is what a replica of the router has been told, by the UID of the proxy's Pod.
+type Acks map[string]PodAck
+
+// PodAck is the newest Ack of one Pod.
+type PodAck struct {
+	Ack
+	Time time.Time `json:"time"` // when the replica received it
+}
