@@ -220,7 +220,7 @@ func TestRequestsInFlightFinishBeforeTheEnd(t *testing.T) {
 	go func() {
 		ended <- serve(ctx, listener, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			stop()
-			for { // until the listener is closed, so that the end has begun
+			for range 10_000 { // until the listener is closed, so that the end has begun
 				conn, err := net.Dial("tcp", listener.Addr().String())
 				if err != nil {
 					break
