@@ -21,7 +21,7 @@ const user = "65532:65532"
 
 // spec says what an image consists of.
 type spec struct {
-	Tag        string            // complete reference: registry, repository and tag
+	Tag        name.Tag
 	Entrypoint string            // path of the program in the image
 	Labels     map[string]string // added to the standard ones, and stronger than they are
 	Files      []mapping
@@ -38,10 +38,6 @@ func epoch() time.Time { return time.Unix(0, 0).UTC() }
 
 // build makes the image in memory.
 func build(s spec) (v1.Image, error) {
-	tag, err := name.NewTag(s.Tag, name.StrictValidation)
-	if err != nil {
-		return nil, err
-	}
 	content, err := layer(s.Files)
 	if err != nil {
 		return nil, err
@@ -63,7 +59,7 @@ func build(s spec) (v1.Image, error) {
 		Entrypoint: []string{s.Entrypoint},
 		WorkingDir: "/",
 		Env:        []string{"PATH=/usr/local/bin:/usr/bin:/bin:/"},
-		Labels:     labels(tag, s.Labels),
+		Labels:     labels(s.Tag, s.Labels),
 	}
 	return mutate.ConfigFile(img, config)
 }
@@ -80,11 +76,7 @@ func labels(tag name.Tag, extra map[string]string) map[string]string {
 }
 
 // write puts the image into an archive that keeps its reference.
-func write(img v1.Image, ref, file string) error {
-	tag, err := name.NewTag(ref, name.StrictValidation)
-	if err != nil {
-		return err
-	}
+func write(img v1.Image, tag name.Tag, file string) error {
 	if err := tarball.WriteToFile(file, tag, img); err != nil {
 		return fmt.Errorf("writing %s: %w", file, err)
 	}

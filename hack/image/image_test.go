@@ -109,7 +109,7 @@ func TestMistakesAreNamed(t *testing.T) {
 	}{
 		{"nothing to copy", []string{"-tag", testTag, "-entrypoint", "/hello", "-o", out}, "at least one SOURCE=TARGET"},
 		{"relative target", []string{"-tag", testTag, "-entrypoint", "/hello", "-o", out, hello + "=hello"}, "absolute TARGET"},
-		{"short reference", []string{"-tag", "hello", "-entrypoint", "/hello", "-o", out, hello + "=/hello"}, "building hello"},
+		{"short reference", []string{"-tag", "hello", "-entrypoint", "/hello", "-o", out, hello + "=/hello"}, `-tag "hello"`},
 		{"missing source", []string{"-tag", testTag, "-entrypoint", "/hello", "-o", out, dir + "/no=/no"}, "no such file"},
 		{"one target twice", []string{"-tag", testTag, "-entrypoint", "/hello", "-o", out, hello + "=/hello", hello + "=/hello"}, "/hello is there already"},
 		{"label without value", []string{"-label", "x", "-tag", testTag}, "want KEY=VALUE"},

@@ -15,8 +15,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
 )
 
 const usage = `usage: image -tag REFERENCE -entrypoint PATH -o FILE [-label KEY=VALUE]... SOURCE=TARGET...
@@ -51,11 +54,8 @@ func run(args []string) error {
 func parse(args []string) (spec, string, error) {
 	s := spec{Labels: map[string]string{}}
 	flags := flag.NewFlagSet("image", flag.ContinueOnError)
-	flags.Usage = func() {
-		fmt.Fprint(flags.Output(), usage)
-		flags.PrintDefaults()
-	}
-	flags.StringVar(&s.Tag, "tag", "", "complete reference, such as ghcr.io/detour-dev/proxy:dev")
+	flags.SetOutput(io.Discard) // main reports the error
+	tag := flags.String("tag", "", "complete reference, such as ghcr.io/detour-dev/proxy:dev")
 	flags.StringVar(&s.Entrypoint, "entrypoint", "", "path of the program in the image")
 	out := flags.String("o", "", "archive to write")
 	flags.Func("label", "label to add, as KEY=VALUE; may be repeated", func(arg string) error {
@@ -66,11 +66,20 @@ func parse(args []string) (spec, string, error) {
 		s.Labels[key] = value
 		return nil
 	})
-	if err := flags.Parse(args); err != nil {
+	err := flags.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Print(usage)
+		flags.SetOutput(os.Stdout)
+		flags.PrintDefaults()
+	}
+	if err != nil {
 		return spec{}, "", err
 	}
-	if s.Tag == "" || s.Entrypoint == "" || *out == "" || flags.NArg() == 0 {
+	if *tag == "" || s.Entrypoint == "" || *out == "" || flags.NArg() == 0 {
 		return spec{}, "", errors.New("want -tag, -entrypoint, -o and at least one SOURCE=TARGET; see image -h")
+	}
+	if s.Tag, err = name.NewTag(*tag, name.StrictValidation); err != nil {
+		return spec{}, "", fmt.Errorf("-tag %q: %w", *tag, err)
 	}
 	for _, arg := range flags.Args() {
 		source, target, ok := strings.Cut(arg, "=")
