@@ -1,0 +1,3 @@
+module github.com/detour-dev/detour/hack/cluster/pause
+
+go 1.26
