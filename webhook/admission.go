@@ -1,0 +1,154 @@
+package webhook
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+
+	"gomodules.xyz/jsonpatch/v2"
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+)
+
+// admitter answers admission requests. It reads from a cache and has no effect beyond its answers and its counters,
+// so a dry run needs no special care.
+type admitter struct {
+	cache   client.Reader
+	members members
+	sidecar sidecar
+	tooOld  func() bool // the API server
+	metrics *metrics
+	log     *slog.Logger
+}
+
+// mutation returns the object of a request before and after. Both are of the same type.
+type mutation func(context.Context, admission.Request) (before, after any, err error)
+
+// handler answers with the difference that mutate makes. It never refuses an object: when mutate fails or panics, the
+// object is admitted as it is.
+func (a *admitter) handler(kind string, mutate mutation) admission.Handler {
+	return admission.HandlerFunc(func(ctx context.Context, req admission.Request) (resp admission.Response) {
+		failed := func(err error) admission.Response {
+			a.metrics.errors.WithLabelValues("admission").Inc()
+			a.log.Error("object admitted unchanged", kind, nameOf(req), "error", err)
+			return admission.Allowed("").WithWarnings("detour: admitted unchanged after an internal error, see the log of detour-webhook")
+		}
+		defer func() {
+			if p := recover(); p != nil {
+				resp = failed(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+			}
+		}()
+		before, after, err := mutate(ctx, req)
+		if err != nil {
+			return failed(err)
+		}
+		patches, err := difference(before, after)
+		if err != nil {
+			return failed(err)
+		}
+		return admission.Response{Patches: patches, AdmissionResponse: admissionv1.AdmissionResponse{Allowed: true}}
+	})
+}
+
+// difference is the JSON patch from before to after. Both went through our types, so a field that our types don't
+// know is in neither, and the patch leaves it alone.
+func difference(before, after any) ([]jsonpatch.JsonPatchOperation, error) {
+	from, err := json.Marshal(before)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the object as it came: %w", err)
+	}
+	to, err := json.Marshal(after)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the changed object: %w", err)
+	}
+	return jsonpatch.CreatePatch(from, to)
+}
+
+// mutatePod is [inject] behind admission.
+func (a *admitter) mutatePod(ctx context.Context, req admission.Request) (any, any, error) {
+	pod, err := decode[corev1.Pod](req)
+	if err != nil {
+		return nil, nil, err
+	}
+	result, err := a.inject(ctx, req.Namespace, pod)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.report(req, result)
+	return pod, result.pod, nil
+}
+
+// inject takes the namespace from the request, because a Pod that a controller creates may not say its own.
+func (a *admitter) inject(ctx context.Context, namespace string, pod *corev1.Pod) (injection, error) {
+	if a.tooOld() {
+		return leave(pod.DeepCopy(), reasonTooOld), nil
+	}
+	var services corev1.ServiceList
+	if err := a.cache.List(ctx, &services, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return injection{}, fmt.Errorf("listing the services of namespace %s: %w", namespace, err)
+	}
+	return inject(pod, services.Items, a.sidecar), nil
+}
+
+func (a *admitter) report(req admission.Request, result injection) {
+	switch log := a.log.With("pod", nameOf(req)); {
+	case result.reason == reasonInjectedAlready:
+		return // asked again after another webhook's change
+	case result.reason != "":
+		a.metrics.notInjected.WithLabelValues(string(result.reason)).Inc()
+		log.Info("pod left without a proxy", "reason", string(result.reason))
+	default:
+		a.metrics.injected.Inc()
+		log.Info("proxy injected", "left", formatLeft(result.left))
+	}
+}
+
+// mutateService is [planService] behind admission: whoever applies a Service again, in whatever way, finds it
+// switched when the request is done.
+func (a *admitter) mutateService(ctx context.Context, req admission.Request) (any, any, error) {
+	service, err := decode[corev1.Service](req)
+	if err != nil {
+		return nil, nil, err
+	}
+	var pods corev1.PodList
+	if a.members.include(ctx, req.Namespace) {
+		if err := a.cache.List(ctx, &pods, client.InNamespace(req.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+			return nil, nil, fmt.Errorf("listing the pods of namespace %s: %w", req.Namespace, err)
+		}
+	}
+	return service, planService(service, pods.Items), nil
+}
+
+func decode[T any](req admission.Request) (*T, error) {
+	if len(req.Object.Raw) == 0 {
+		return nil, errors.New("the request holds no object")
+	}
+	object := new(T)
+	if err := json.Unmarshal(req.Object.Raw, object); err != nil {
+		return nil, fmt.Errorf("decoding the object: %w", err)
+	}
+	return object, nil
+}
+
+// nameOf names the object of a request. A Pod that is being created may have nothing but the beginning of a name,
+// which its object holds.
+func nameOf(req admission.Request) string {
+	if req.Name != "" {
+		return req.Namespace + "/" + req.Name
+	}
+	var object struct {
+		Metadata struct{ Name, GenerateName string }
+	}
+	if err := json.Unmarshal(req.Object.Raw, &object); err != nil {
+		return req.Namespace + "/?"
+	}
+	if object.Metadata.Name != "" {
+		return req.Namespace + "/" + object.Metadata.Name
+	}
+	return req.Namespace + "/" + object.Metadata.GenerateName + "?"
+}

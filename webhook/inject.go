@@ -1,0 +1,139 @@
+package webhook
+
+import (
+	"cmp"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/detour-dev/detour/api"
+)
+
+// sidecar is what every proxy of this installation has in common.
+type sidecar struct {
+	image  string
+	router string
+}
+
+// injection is what [inject] made of a Pod.
+type injection struct {
+	pod    *corev1.Pod // a copy; the argument is never touched
+	reason reason      // why there is no proxy; empty if there is one
+	left   []leftPort  // the ports that stay with the app
+}
+
+// inject adds the proxy to a Pod, and lets it take over the ports that the Pod declares and those that Services
+// address. The Services are those of the Pod's namespace; inject itself finds out which of them select the Pod.
+//
+// It is idempotent: a Pod that has a proxy comes back as it is, and so does one that was left alone before.
+func inject(pod *corev1.Pod, services []corev1.Service, with sidecar) injection {
+	pod = pod.DeepCopy()
+	if why := reasonAgainst(pod); why != "" {
+		return leave(pod, why)
+	}
+	plan := planPorts(pod, services)
+	if len(plan.taken) == 0 {
+		return leave(pod, reasonNoPorts)
+	}
+	plan.rename(pod)
+	// Last, and so started just before the app and stopped just after it. It also means that the patch adds an
+	// element at the end of the list, and shifts none whose fields we may not know.
+	pod.Spec.InitContainers = append(pod.Spec.InitContainers, proxyContainer(pod, plan, with))
+	pod.Spec.Volumes = append(pod.Spec.Volumes, proxyVolume())
+	annotate(pod, api.AnnotationNotInjected, "")
+	annotate(pod, api.AnnotationPortsNotTaken, formatLeft(plan.left))
+	return injection{pod: pod, left: plan.left}
+}
+
+func leave(pod *corev1.Pod, why reason) injection {
+	if why != reasonInjectedAlready {
+		annotate(pod, api.AnnotationNotInjected, string(why))
+	}
+	return injection{pod: pod, reason: why}
+}
+
+// annotate sets an annotation, or removes it if the value is empty.
+func annotate(object metav1.Object, name, value string) {
+	annotations := object.GetAnnotations()
+	if value == "" {
+		delete(annotations, name)
+		return
+	}
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	annotations[name] = value
+	object.SetAnnotations(annotations)
+}
+
+// reasonAgainst says why a Pod gets no proxy whatever its ports are, or nothing.
+func reasonAgainst(pod *corev1.Pod) reason {
+	switch {
+	case proxyOf(pod) != nil:
+		return reasonInjectedAlready
+	case pod.Labels[api.LabelInject] == api.InjectDisabled:
+		return reasonOptedOut
+	case pod.Labels[api.LabelTarget] != "":
+		return reasonPreview // it is addressed on the app's own ports
+	case pod.Annotations[corev1.MirrorPodAnnotationKey] != "":
+		return reasonStatic
+	case ownerJob(pod) != nil:
+		return reasonJob
+	case pod.Spec.HostNetwork:
+		return reasonHostNetwork
+	case onWindows(pod):
+		return reasonWindows
+	case inMesh(pod):
+		return reasonMesh
+	case nameTaken(pod):
+		return reasonNameTaken
+	}
+	return ""
+}
+
+// proxyOf returns the proxy of an injected Pod, or nil.
+func proxyOf(pod *corev1.Pod) *corev1.Container {
+	i := slices.IndexFunc(pod.Spec.InitContainers, isProxy)
+	if i < 0 {
+		return nil
+	}
+	return &pod.Spec.InitContainers[i]
+}
+
+func isProxy(c corev1.Container) bool {
+	return c.Name == api.ContainerProxy
+}
+
+// ownerJob returns the Job that made the Pod, or nil.
+func ownerJob(pod *corev1.Pod) *metav1.OwnerReference {
+	owner := metav1.GetControllerOfNoCopy(pod)
+	if owner == nil || owner.Kind != "Job" {
+		return nil
+	}
+	return owner
+}
+
+func onWindows(pod *corev1.Pod) bool {
+	if pod.Spec.OS != nil {
+		return pod.Spec.OS.Name == corev1.Windows
+	}
+	return pod.Spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Windows)
+}
+
+// inMesh recognises Istio and Linkerd by the proxy that they have injected, or will.
+func inMesh(pod *corev1.Pod) bool {
+	isMesh := func(c corev1.Container) bool { return c.Name == "istio-proxy" || c.Name == "linkerd-proxy" }
+	const istio, linkerd = "sidecar.istio.io/inject", "linkerd.io/inject"
+	linkerdMode := pod.Annotations[linkerd]
+	return slices.ContainsFunc(pod.Spec.Containers, isMesh) ||
+		slices.ContainsFunc(pod.Spec.InitContainers, isMesh) ||
+		cmp.Or(pod.Labels[istio], pod.Annotations[istio]) == "true" ||
+		linkerdMode == "enabled" || linkerdMode == "ingress"
+}
+
+// nameTaken reports whether adding our container or volume would make the Pod invalid.
+func nameTaken(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.Containers, isProxy) ||
+		slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == api.VolumeProxy })
+}

@@ -1,0 +1,90 @@
+package webhook
+
+import (
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/detour-dev/detour/api"
+)
+
+// reason names why a Pod, or one port of it, stays as it is. The same word is in the log, in the metric and in the
+// Pod's annotation, from which the reconciler makes an Event and the router the status.
+type reason string
+
+// Why a Pod gets no proxy; the values of [api.AnnotationNotInjected].
+const (
+	reasonHostNetwork     reason = "host-network"
+	reasonWindows         reason = "windows"
+	reasonStatic          reason = "static-pod"
+	reasonJob             reason = "job"
+	reasonPreview         reason = "preview"
+	reasonOptedOut        reason = "opted-out"
+	reasonMesh            reason = "service-mesh"
+	reasonNoPorts         reason = "no-ports"
+	reasonTooOld          reason = "api-server-too-old"
+	reasonNameTaken       reason = "name-taken"
+	reasonInjectedAlready reason = "injected-already" // never annotated: the Pod has its proxy
+)
+
+// Why a port of an injected Pod is left to the app; the values in [api.AnnotationPortsNotTaken].
+const (
+	reasonHostPort     reason = "host-port"
+	reasonUDP          reason = "udp"
+	reasonSCTP         reason = "sctp"
+	reasonHeadless     reason = "headless"
+	reasonSidecarPort  reason = "native-sidecar"
+	reasonReservedName reason = "reserved-name"
+)
+
+// explanation is what an Event says of a reason.
+type explanation struct {
+	why    string
+	advice string
+}
+
+// explain returns false for reasons that were somebody's own choice, or that are reported for the whole namespace:
+// they get no Event of their own.
+func (r reason) explain() (explanation, bool) {
+	e, found := explanations[r]
+	return e, found
+}
+
+var explanations = map[reason]explanation{
+	reasonHostNetwork: {
+		"it uses the node's network, where the proxy's ports could meet another program's",
+		"Remove hostNetwork from the Pod template",
+	},
+	reasonWindows: {"it runs on Windows, for which there is no proxy", ""},
+	reasonStatic:  {"a kubelet runs it from a file and would ignore the change", "Run it from a Deployment"},
+	reasonJob:     {"it belongs to a Job, which is not expected to serve requests", ""},
+	reasonMesh: {
+		"a service mesh's proxy serves its ports already, and the two have not been tried together",
+		"Switch the mesh's injection off for this Pod",
+	},
+	reasonNoPorts: {
+		"it declares no TCP port that could be taken over, and no Service that selects it addresses one by number",
+		"Declare the app's ports under containers[].ports and restart the workload",
+	},
+	reasonNameTaken: {
+		fmt.Sprintf("it has a container or a volume named %q of its own", api.ContainerProxy),
+		"Rename it",
+	},
+}
+
+// leftPort is a port that stays with the app.
+type leftPort struct {
+	number   int32
+	protocol corev1.Protocol
+	reason   reason
+}
+
+// formatLeft renders ports as [api.AnnotationPortsNotTaken] has them.
+func formatLeft(ports []leftPort) string {
+	parts := make([]string, len(ports))
+	for i, p := range ports {
+		parts[i] = fmt.Sprintf("%d/%s:%s", p.number, p.protocol, p.reason)
+	}
+	return strings.Join(parts, ",")
+}

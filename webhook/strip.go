@@ -1,0 +1,60 @@
+package webhook
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/detour-dev/detour/api"
+)
+
+// stripPod keeps of a Pod what the package reads, before it goes into the cache: the cluster may have ten thousand.
+// What it keeps must never be written back.
+func stripPod(object any) (any, error) {
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
+		return object, nil // the informer's note of a deletion that it missed
+	}
+	kept := &corev1.Pod{
+		TypeMeta:   pod.TypeMeta,
+		ObjectMeta: stripMeta(pod.ObjectMeta),
+		Status:     corev1.PodStatus{Phase: pod.Status.Phase},
+	}
+	if proxy := proxyOf(pod); proxy != nil {
+		kept.Spec.InitContainers = []corev1.Container{{Name: proxy.Name, Ports: proxy.Ports}}
+	}
+	return kept, nil
+}
+
+// stripService does the same for Services.
+func stripService(object any) (any, error) {
+	service, ok := object.(*corev1.Service)
+	if !ok {
+		return object, nil
+	}
+	return &corev1.Service{
+		TypeMeta:   service.TypeMeta,
+		ObjectMeta: stripMeta(service.ObjectMeta),
+		Spec: corev1.ServiceSpec{
+			Type:      service.Spec.Type,
+			ClusterIP: service.Spec.ClusterIP,
+			Selector:  service.Spec.Selector,
+			Ports:     service.Spec.Ports,
+		},
+	}, nil
+}
+
+func stripMeta(meta metav1.ObjectMeta) metav1.ObjectMeta {
+	kept := metav1.ObjectMeta{
+		Namespace:         meta.Namespace,
+		Name:              meta.Name,
+		UID:               meta.UID,
+		ResourceVersion:   meta.ResourceVersion,
+		DeletionTimestamp: meta.DeletionTimestamp,
+		Labels:            meta.Labels,
+		OwnerReferences:   meta.OwnerReferences,
+	}
+	for _, name := range []string{api.AnnotationNotInjected, api.AnnotationPortsNotTaken, api.AnnotationTargetPorts} {
+		annotate(&kept, name, meta.Annotations[name])
+	}
+	return kept
+}
