@@ -1,0 +1,74 @@
+package router
+
+import (
+	"maps"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/detour-dev/detour/api"
+)
+
+// ackLife is how long an acknowledgement counts.
+const ackLife = 3 * api.AckEvery
+
+// ackStore holds the newest acknowledgement of each Pod, whichever replica was told.
+type ackStore struct {
+	changed func() // called when a Pod acknowledges another version; must not block
+
+	mu   sync.Mutex
+	acks api.Acks
+}
+
+func newAckStore(changed func()) *ackStore {
+	return &ackStore{changed: changed, acks: api.Acks{}}
+}
+
+func (s *ackStore) put(pod types.UID, ack api.Ack) {
+	s.merge(api.Acks{string(pod): {Ack: ack, Time: time.Now()}})
+}
+
+// merge takes what a replica has been told, where it is news. A replica whose clock is ahead must not silence the
+// others: nothing is newer than now.
+func (s *ackStore) merge(more api.Acks) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for pod, ack := range more {
+		if ack.Time.After(now) {
+			ack.Time = now
+		}
+		old := s.acks[pod]
+		if ack.Time.Before(old.Time) || now.Sub(ack.Time) > ackLife {
+			continue
+		}
+		s.acks[pod] = ack
+		if ack.Version != old.Version {
+			s.changed()
+		}
+	}
+}
+
+// fresh forgets the acknowledgements of proxies that are silent, and returns a copy of the others.
+func (s *ackStore) fresh() api.Acks {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.acks, func(_ string, ack api.PodAck) bool { return now.Sub(ack.Time) > ackLife })
+	return maps.Clone(s.acks)
+}
+
+// traffic sums, by preview, what the proxies of one namespace have counted since they started.
+func traffic(v *view, acks api.Acks) map[string]api.Counters {
+	sum := map[string]api.Counters{}
+	for pod := range v.tables {
+		for preview, counted := range acks[string(pod)].Previews {
+			total := sum[preview]
+			total.Requests += counted.Requests
+			total.Errors += counted.Errors
+			sum[preview] = total
+		}
+	}
+	return sum
+}
