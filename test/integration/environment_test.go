@@ -1,0 +1,218 @@
+//go:build integration
+
+// Package integration holds the tests that need a real API server, but no node: what the webhook and the router do to
+// objects, and what the API server makes of it. The tests play the kubelet and the controllers.
+package integration
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/detour-dev/detour/api"
+	"github.com/detour-dev/detour/router"
+	"github.com/detour-dev/detour/webhook"
+)
+
+// kube reaches the API server as its administrator.
+var kube client.Client
+
+// routerURL and routerTLS reach the router.
+var (
+	routerURL string
+	routerTLS *tls.Config
+)
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(code)
+}
+
+// run starts the API server and, beside it, the webhook and the router as they run in a cluster.
+func run(m *testing.M) (int, error) {
+	environment := &envtest.Environment{WebhookInstallOptions: envtest.WebhookInstallOptions{
+		Paths:                   []string{"../../manifests/base/webhook.yaml"},
+		IgnoreSchemeConvertible: true,
+	}}
+	config, err := environment.Start()
+	if err != nil {
+		return 0, fmt.Errorf("starting the API server: %w", err)
+	}
+	defer environment.Stop()
+	if kube, err = client.New(config, client.Options{}); err != nil {
+		return 0, err
+	}
+	certificates := environment.WebhookInstallOptions.LocalServingCertDir
+	ca := environment.WebhookInstallOptions.LocalServingCAData
+	if err := os.WriteFile(filepath.Join(certificates, "ca.crt"), ca, 0o600); err != nil {
+		return 0, err
+	}
+	if err := writeRouterToken(certificates); err != nil {
+		return 0, fmt.Errorf("making the router's own token: %w", err)
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	stopped := make(chan error, 2)
+	go func() { stopped <- runWebhook(ctx, config, environment.WebhookInstallOptions) }()
+	listen := freeAddress()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	routerURL, routerTLS = "https://"+listen, &tls.Config{RootCAs: roots}
+	go func() { stopped <- runRouter(ctx, config, listen, certificates) }()
+	defer func() {
+		cancel()
+		for range cap(stopped) {
+			if err := <-stopped; err != nil {
+				fmt.Fprintln(os.Stderr, "stopped:", err)
+			}
+		}
+	}()
+	return m.Run(), nil
+}
+
+func runWebhook(ctx context.Context, config *rest.Config, options envtest.WebhookInstallOptions) error {
+	return webhook.Run(ctx, webhook.Config{
+		Cluster:   config,
+		Namespace: "detour-system",
+		Image:     "ghcr.io/detour-dev/proxy:dev",
+		Listen:    net.JoinHostPort(options.LocalServingHost, strconv.Itoa(options.LocalServingPort)),
+		Health:    freeAddress(),
+		Metrics:   freeAddress(),
+		CertDir:   options.LocalServingCertDir,
+	})
+}
+
+func runRouter(ctx context.Context, config *rest.Config, listen, certificates string) error {
+	return router.New(router.Config{
+		Kube:      config,
+		Listen:    listen,
+		Health:    freeAddress(),
+		Metrics:   freeAddress(),
+		CertDir:   certificates,
+		TokenFile: filepath.Join(certificates, "token"),
+	}).Run(ctx)
+}
+
+func writeRouterToken(dir string) error {
+	ctx := context.Background()
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "detour-router", Namespace: "detour-system"}}
+	if err := errors.Join(kube.Create(ctx, namespaceNamed(account.Namespace)), kube.Create(ctx, account)); err != nil {
+		return err
+	}
+	token, err := newToken(ctx, account.Namespace, account.Name, nil)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "token"), []byte(token), 0o600)
+}
+
+// newToken has the API server issue a token for the router.
+func newToken(ctx context.Context, namespace, account string, boundTo *authenticationv1.BoundObjectReference) (string, error) {
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		Audiences: []string{api.Audience}, BoundObjectRef: boundTo,
+	}}
+	owner := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: account, Namespace: namespace}}
+	err := kube.SubResource("token").Create(ctx, owner, request)
+	return request.Status.Token, err
+}
+
+// freeAddress is one that nothing listens on now.
+func freeAddress() string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+func namespaceNamed(name string) *corev1.Namespace {
+	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+}
+
+// newNamespace makes one that takes part and enforces Pod Security 'restricted', and waits until the webhook and the
+// router have taken notice.
+func newNamespace(t *testing.T, name string) {
+	t.Helper()
+	namespace := namespaceNamed(name)
+	namespace.Labels = map[string]string{
+		api.LabelInject:                      api.InjectEnabled,
+		"pod-security.kubernetes.io/enforce": "restricted",
+	}
+	create(t, namespace)
+	create(t, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default", Namespace: name}})
+	eventually(t, "the namespace has its ConfigMaps", func() error {
+		for _, configMap := range []string{api.ConfigMapStatus, api.ConfigMapCA} {
+			if err := kube.Get(t.Context(), client.ObjectKey{Namespace: name, Name: configMap}, &corev1.ConfigMap{}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func create(t *testing.T, object client.Object) {
+	t.Helper()
+	if err := kube.Create(t.Context(), object); err != nil {
+		t.Fatalf("creating %T %s: %v", object, object.GetName(), err)
+	}
+}
+
+// eventually polls until the condition holds, for 20 seconds at most.
+func eventually(t *testing.T, what string, holds func() error) {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		err := holds()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within 20 seconds: %v", what, err)
+		}
+		<-tick.C
+	}
+}
+
+// routerClient asks the router with a token.
+func routerClient(t *testing.T, token string) *http.Client {
+	t.Helper()
+	transport := &http.Transport{TLSClientConfig: routerTLS}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: bearer{token, transport}}
+}
+
+type bearer struct {
+	token string
+	next  http.RoundTripper
+}
+
+func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	if b.token != "" {
+		r.Header.Set("Authorization", "Bearer "+b.token)
+	}
+	return b.next.RoundTrip(r)
+}
