@@ -53,7 +53,9 @@ func stripMeta(meta metav1.ObjectMeta) metav1.ObjectMeta {
 		Labels:            meta.Labels,
 		OwnerReferences:   meta.OwnerReferences,
 	}
-	for _, name := range []string{api.AnnotationNotInjected, api.AnnotationPortsNotTaken, api.AnnotationTargetPorts} {
+	for _, name := range []string{
+		api.AnnotationNotInjected, api.AnnotationPortsNotTaken, api.AnnotationTargetPorts, corev1.MirrorPodAnnotationKey,
+	} {
 		annotate(&kept, name, meta.Annotations[name])
 	}
 	return kept

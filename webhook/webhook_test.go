@@ -1,0 +1,125 @@
+package webhook
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apiversion "k8s.io/apimachinery/pkg/version"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/randfill"
+
+	"log/slog"
+)
+
+func TestConfigIsChecked(t *testing.T) {
+	good := Config{Image: "proxy:1", Namespace: "detour-system", Listen: ":9443", Cluster: &rest.Config{}}
+	got, err := good.complete()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "https://detour-router.detour-system.svc:8443"; got.Router != want {
+		t.Errorf("the router is %s, want %s", got.Router, want)
+	}
+	if diff := cmp.Diff([]string{"detour-webhook.detour-system.svc"}, got.Hosts); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	for name, spoil := range map[string]func(*Config){
+		"image":     func(c *Config) { c.Image = "" },
+		"namespace": func(c *Config) { c.Namespace = "" },
+		"cluster":   func(c *Config) { c.Cluster = nil },
+		"listen":    func(c *Config) { c.Listen = "9443" },
+		"0":         func(c *Config) { c.Listen = ":0" },
+	} {
+		bad := good
+		spoil(&bad)
+		if err := Run(t.Context(), bad); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("without %s: error %v does not say so", name, err)
+		}
+	}
+}
+
+type serverVersion string
+
+func (v serverVersion) ServerVersion() (*apiversion.Info, error) {
+	return &apiversion.Info{GitVersion: string(v)}, nil
+}
+
+func TestServerCheck(t *testing.T) {
+	s := &serverCheck{log: slog.New(slog.DiscardHandler)}
+	for _, c := range []struct {
+		version serverVersion
+		old     bool
+		bad     bool
+	}{
+		{"v1.32.9", true, false}, {"nonsense", true, true}, {"v1.33.0", false, false}, {"nonsense", false, true},
+		{"v1.31.0-eks-1", true, false}, {"v1.33.0-alpha.1+gke", false, false}, {"v1.40.1+k3s1", false, false},
+	} {
+		s.server = c.version
+		if err := s.check(); (err != nil) != c.bad || s.tooOld() != c.old {
+			t.Errorf("%s: too old %v with error %v, want %v", c.version, s.tooOld(), err, c.old)
+		}
+	}
+}
+
+// What the cache keeps is all that decisions are made from.
+func TestStrippedObjectsDecideAlike(t *testing.T) {
+	for _, c := range injectCases(t) {
+		pod := inject(c.pod, c.services, testSidecar).pod
+		pod.Namespace, pod.UID = "shop", "uid"
+		strippedPod, err := stripPod(pod.DeepCopy())
+		if err != nil {
+			t.Fatal(err)
+		}
+		slim := *strippedPod.(*corev1.Pod)
+		var services []corev1.Service
+		for _, s := range c.services {
+			stripped, err := stripService(s.DeepCopy())
+			if err != nil {
+				t.Fatal(err)
+			}
+			services = append(services, *stripped.(*corev1.Service))
+		}
+		for i := range services {
+			want := planService(&c.services[i], []corev1.Pod{*pod})
+			got := planService(&services[i], []corev1.Pod{slim})
+			if !asPlanned(got, want) {
+				t.Errorf("%s: service %s is planned differently", c.name, got.Name)
+			}
+		}
+		if diff := cmp.Diff(inject(c.pod, c.services, testSidecar), inject(c.pod, services, testSidecar), cmp.AllowUnexported(injection{}, leftPort{})); diff != "" {
+			t.Errorf("%s: injected differently\n%s", c.name, diff)
+		}
+		namespace := testNamespace("shop", true)
+		opt := cmp.AllowUnexported(notice{})
+		if diff := cmp.Diff(noticesOf(namespace, c.services, []corev1.Pod{*pod}, false), noticesOf(namespace, services, []corev1.Pod{slim}, false), opt); diff != "" {
+			t.Errorf("%s: told differently\n%s", c.name, diff)
+		}
+	}
+}
+
+// Any Pod and any Service, sensible or not: nothing panics, and a second application changes nothing.
+func TestRandomObjects(t *testing.T) {
+	for seed := range int64(300) {
+		random := randfill.NewWithSeed(seed).NilChance(0.3).NumElements(0, 4).MaxDepth(12)
+		var pod corev1.Pod
+		var service corev1.Service
+		random.Fill(&pod)
+		random.Fill(&service)
+		pod.Spec.HostNetwork = false
+		if len(service.Spec.Selector) > 0 {
+			pod.Labels = service.Spec.Selector
+		}
+		services := []corev1.Service{service}
+		once := inject(&pod, services, testSidecar)
+		if diff := cmp.Diff(once.pod, inject(once.pod, services, testSidecar).pod); diff != "" {
+			t.Fatalf("seed %d: (-once +twice)\n%s", seed, diff)
+		}
+		plan := planService(&service, []corev1.Pod{*once.pod})
+		if !asPlanned(plan, planService(plan, []corev1.Pod{*once.pod})) {
+			t.Fatalf("seed %d: the plan of the plan differs", seed)
+		}
+		noticesOf(testNamespace("shop", true), services, []corev1.Pod{*once.pod}, false)
+	}
+}
