@@ -26,6 +26,7 @@ const (
 const (
 	// stateDir holds everything of a running node that is a file, its logs included. It goes with `down`.
 	stateDir         = "/var/lib/detour-cluster"
+	logDir           = stateDir + "/logs"
 	containerdSocket = stateDir + "/containerd.sock"
 
 	pauseImage       = "localhost/detour-cluster/pause:local"

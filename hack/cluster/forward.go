@@ -65,6 +65,9 @@ func serveForwards(all []forward) error {
 func serveForward(l net.Listener, f forward) {
 	for {
 		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
 		if err != nil {
 			slog.Error("accepting", "forward", f.Name, "error", err)
 			time.Sleep(pollEvery)

@@ -1,7 +1,7 @@
 // Command cluster runs a real Kubernetes node on a bare machine: etcd, the control plane, kubelet, kube-proxy,
 // containerd, runc, CNI and cluster DNS, without a container engine and without an image registry.
 //
-// Everything of the node lives in namespaces of its own, under one init process (this program again, see node.go). Its
+// Everything of the node lives in namespaces of its own, under one init process (this program again, see init.go). Its
 // network has no way out; its mounts, processes and links end with that one process, however it ends. What is left to
 // clean is a folder and a cgroup.
 //

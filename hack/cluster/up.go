@@ -191,7 +191,7 @@ func (n node) fill(ctx context.Context, built builds) error {
 		return err
 	}
 	serving := func() bool { return client.get(ctx, "/api/v1/namespaces/kube-system", nil) == nil }
-	if err := n.await(ctx, "the API server", serving); err != nil {
+	if err := n.await(ctx, "the API server", "kube-apiserver", serving); err != nil {
 		return err
 	}
 	if err := <-imported; err != nil {
@@ -204,7 +204,7 @@ func (n node) fill(ctx context.Context, built builds) error {
 	if err := n.kubectl(ctx, manifest, "apply", "--filename=-"); err != nil {
 		return err
 	}
-	return n.await(ctx, "the node and its DNS", func() bool { return n.works(ctx) })
+	return n.await(ctx, "the node and its DNS", "kubelet", func() bool { return n.works(ctx) })
 }
 
 // addCertManager is quick where cert-manager runs already.
@@ -240,11 +240,12 @@ func (n node) addCertManager(ctx context.Context, build string) error {
 			return err
 		}
 	}
-	return n.explain(n.await(ctx, "cert-manager", available))
+	return n.explain(n.await(ctx, "cert-manager", "kubelet", available))
 }
 
-// await polls until done, and gives up early when the node ends.
-func (n node) await(ctx context.Context, what string, done func() bool) error {
+// await polls until done, and gives up early when the node ends. When it gives up, it shows the end of that component's
+// log.
+func (n node) await(ctx context.Context, what, component string, done func() bool) error {
 	began, alive := time.Now(), true
 	err := poll(ctx, startTimeout, func() bool {
 		alive = n.alive()
@@ -254,7 +255,7 @@ func (n node) await(ctx context.Context, what string, done func() bool) error {
 		return fmt.Errorf("waiting for %s: the node has ended", what)
 	}
 	if err != nil {
-		return fmt.Errorf("waiting for %s: %w", what, err)
+		return fmt.Errorf("waiting for %s: %w; last in %s's log:\n%s", what, err, component, tail(logPath(component), 15))
 	}
 	say("  %s: ready after %s", what, time.Since(began).Round(100*time.Millisecond))
 	return nil
