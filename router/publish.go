@@ -79,7 +79,7 @@ func (p *publisher) isDue(s snapshot) bool {
 
 func (p *publisher) isNamespaceDue(namespace string, v *view) bool {
 	last := p.published[namespace]
-	return last.text != statusText(v.status) || !time.Now().Before(last.again)
+	return last.text != v.text || !time.Now().Before(last.again)
 }
 
 // publishAll asks the other replicas first, so that no replica writes less than another knows, and leaves the router's
@@ -102,7 +102,7 @@ func (p *publisher) publishAll(ctx context.Context) {
 func (p *publisher) attempt(ctx context.Context, namespace string, v *view) {
 	err := p.publish(ctx, namespace, v)
 	now := time.Now()
-	next := published{text: statusText(v.status), again: now.Add(retryAfter)}
+	next := published{text: v.text, again: now.Add(retryAfter)}
 	switch {
 	case err == nil:
 		next.again = now.Add(lookAgain)
@@ -125,8 +125,7 @@ func (p *publisher) publish(ctx context.Context, namespace string, v *view) erro
 	if err := p.client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: api.ConfigMapStatus}, &cm); err != nil {
 		return fmt.Errorf("reading ConfigMap %s: %w", api.ConfigMapStatus, err)
 	}
-	text := statusText(v.status)
-	if cm.Data[api.ConfigMapStatusKey] == text {
+	if cm.Data[api.ConfigMapStatusKey] == v.text {
 		return nil
 	}
 	var old api.Status // stays empty when someone has written nonsense
@@ -137,7 +136,7 @@ func (p *publisher) publish(ctx context.Context, namespace string, v *view) erro
 	if cm.Data == nil {
 		cm.Data = map[string]string{}
 	}
-	cm.Data[api.ConfigMapStatusKey] = text
+	cm.Data[api.ConfigMapStatusKey] = v.text
 	if err := p.client.Update(ctx, &cm); err != nil {
 		return fmt.Errorf("writing ConfigMap %s: %w", api.ConfigMapStatus, err)
 	}

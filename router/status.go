@@ -16,6 +16,7 @@ import (
 type view struct {
 	tables map[types.UID]*api.Table // of injected Pods
 	status api.Status               // without Traffic
+	text   string                   // the status as the ConfigMap holds it
 	// objects are the previews' topmost objects, by the name of the preview: Events go to them.
 	objects map[string]corev1.ObjectReference
 }
@@ -36,6 +37,7 @@ func newView(namespace string, o objects, acks api.Acks) *view {
 	for _, service := range w.services {
 		v.status.Services = append(v.status.Services, w.serviceStatus(service))
 	}
+	v.text = statusText(v.status)
 	return v
 }
 

@@ -537,7 +537,7 @@ func stripAll[T any](t *testing.T, list []T) []T {
 		if err != nil {
 			t.Fatal(err)
 		}
-		stripped = append(stripped, *s.(any).(*T))
+		stripped = append(stripped, *s.(*T))
 	}
 	return stripped
 }

@@ -1,0 +1,248 @@
+package router
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/detour-dev/detour/api"
+)
+
+// eventList notes Events as "<kind>/<name> <type> <reason>".
+type eventList struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *eventList) Event(object runtime.Object, eventType, reason, _ string) {
+	ref := object.(*corev1.ObjectReference)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, fmt.Sprintf("%s/%s %s %s", ref.Kind, ref.Name, eventType, reason))
+}
+
+func (l *eventList) Eventf(object runtime.Object, eventType, reason, format string, args ...any) {
+	l.Event(object, eventType, reason, fmt.Sprintf(format, args...))
+}
+
+func (l *eventList) AnnotatedEventf(object runtime.Object, _ map[string]string, eventType, reason, format string, args ...any) {
+	l.Event(object, eventType, reason, fmt.Sprintf(format, args...))
+}
+
+// take returns what has come since the last time.
+func (l *eventList) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lines := l.lines
+	l.lines = nil
+	return lines
+}
+
+func emptyStatus() *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: api.ConfigMapStatus}}
+}
+
+// replica is a publisher that runs in the test's bubble.
+func replica(t *testing.T, c client.Client, events *eventList, latest *latest[snapshot]) *publisher {
+	p := &publisher{
+		client: c, recorder: events, latest: latest, askPeers: func(context.Context) {},
+		started: time.Now().Add(-time.Hour), log: slog.New(slog.DiscardHandler), published: map[string]published{},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = p.run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return p
+}
+
+func publishedStates(t *testing.T, c client.Client) []string {
+	var cm corev1.ConfigMap
+	if err := c.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: api.ConfigMapStatus}, &cm); err != nil {
+		t.Fatal(err)
+	}
+	v := &view{}
+	if err := json.Unmarshal([]byte(cm.Data[api.ConfigMapStatusKey]), &v.status); err != nil {
+		t.Fatalf("%v in %q", err, cm.Data)
+	}
+	return statesOf(v)
+}
+
+// TestPublish has two replicas publish what they both see: each change is written and announced once.
+func TestPublish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		writes := 0
+		c := fake.NewClientBuilder().WithObjects(emptyStatus()).WithInterceptorFuncs(interceptor.Funcs{
+			Update: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.UpdateOption) error {
+				time.Sleep(100 * time.Millisecond) // both have read before one writes
+				err := c.Update(ctx, o, opts...)
+				if err == nil {
+					writes++
+				}
+				return err
+			},
+		}).Build()
+		latest, events := newLatest[snapshot](), &eventList{}
+		replica(t, c, events, latest)
+		replica(t, c, events, latest)
+
+		pending, routed := shop(), shop()
+		pending.resolveSlices()
+		broken := shop()
+		waiting("ImagePullBackOff")(broken.pod("api-pr-42-x"))
+		broken.addPreview("late", "api", "pr-42")
+		broken.addPreview("typo", "apii", "pr-1")
+		mended := shop()
+		mended.addPreview("PR_1", "api", "PR_1")
+		for _, step := range []struct {
+			name   string
+			view   *view
+			states []string
+			events []string
+		}{
+			{"labelled", newView("shop", *pending, nil), []string{"deployment/api-pr-42 pr-42 pending 0/2"}, nil},
+			{"acknowledged", acknowledged(routed), []string{"deployment/api-pr-42 pr-42 routed 2/2"},
+				[]string{"Deployment/api-pr-42 Normal Routed"}},
+			{"the same again", acknowledged(routed), []string{"deployment/api-pr-42 pr-42 routed 2/2"}, nil},
+			{"broken", acknowledged(broken),
+				[]string{
+					"deployment/api-pr-42 pr-42 not-ready NotReady 2/2",
+					"deployment/late pr-42 conflict Conflict 0/0",
+					"deployment/typo pr-1 invalid UnknownTarget 0/0",
+				},
+				[]string{
+					"Deployment/api-pr-42 Warning NotReady",
+					"Deployment/late Warning Conflict",
+					"Deployment/typo Warning UnknownTarget",
+				}},
+			{"mended", acknowledged(mended),
+				[]string{"deployment/PR_1 PR_1 routed (NoHostName) 2/2", "deployment/api-pr-42 pr-42 routed 2/2"},
+				[]string{
+					"Deployment/PR_1 Normal Routed",
+					"Deployment/PR_1 Warning NoHostName",
+					"Deployment/api-pr-42 Normal Routed",
+				}},
+		} {
+			before := writes
+			latest.set(snapshot{"shop": step.view})
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			if diff := cmp.Diff(step.states, publishedStates(t, c)); diff != "" {
+				t.Errorf("%s: states: -want +got\n%s", step.name, diff)
+			}
+			if diff := cmp.Diff(step.events, events.take()); diff != "" {
+				t.Errorf("%s: Events: -want +got\n%s", step.name, diff)
+			}
+			if n := writes - before; n > 1 {
+				t.Errorf("%s: written %d times", step.name, n)
+			}
+		}
+	})
+}
+
+func TestPublishWaitsForTheConfigMap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := fake.NewClientBuilder().Build()
+		latest := newLatest[snapshot]()
+		var log strings.Builder
+		p := replica(t, c, &eventList{}, latest)
+		p.log = slog.New(slog.NewTextHandler(&log, nil))
+		latest.set(snapshot{"shop": acknowledged(shop())})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := strings.Count(log.String(), "\n"); n != 1 {
+			t.Errorf("%d lines in the log, want 1:\n%s", n, &log)
+		}
+		if err := c.Create(t.Context(), emptyStatus()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(retryAfter + 2*time.Second)
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"deployment/api-pr-42 pr-42 routed 2/2"}, publishedStates(t, c)); diff != "" {
+			t.Errorf("-want +got\n%s", diff)
+		}
+	})
+}
+
+// TestYoungReplicaTakesNothingBack restarts the only replica: it has heard of no proxy yet.
+func TestYoungReplicaTakesNothingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := shop()
+		cm := emptyStatus()
+		cm.Data = map[string]string{api.ConfigMapStatusKey: acknowledged(o).text}
+		c := fake.NewClientBuilder().WithObjects(cm).Build()
+		latest := newLatest[snapshot]()
+		replica(t, c, &eventList{}, latest).started = time.Now()
+		latest.set(snapshot{"shop": newView("shop", *o, nil)})
+		time.Sleep(hearEveryone - time.Second)
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"deployment/api-pr-42 pr-42 routed 2/2"}, publishedStates(t, c)); diff != "" {
+			t.Errorf("young: -want +got\n%s", diff)
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"deployment/api-pr-42 pr-42 pending 0/2"}, publishedStates(t, c)); diff != "" {
+			t.Errorf("grown: -want +got\n%s", diff)
+		}
+	})
+}
+
+// TestPublishRepairs mends what someone has written into the ConfigMap.
+func TestPublishRepairs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cm := emptyStatus()
+		cm.Data = map[string]string{"mine": "1", api.ConfigMapStatusKey: "nonsense"}
+		c := fake.NewClientBuilder().WithObjects(cm).Build()
+		latest := newLatest[snapshot]()
+		replica(t, c, &eventList{}, latest)
+		latest.set(snapshot{"shop": acknowledged(shop())})
+		for range 2 {
+			time.Sleep(lookAgain + 2*time.Second)
+			synctest.Wait()
+			if diff := cmp.Diff([]string{"deployment/api-pr-42 pr-42 routed 2/2"}, publishedStates(t, c)); diff != "" {
+				t.Errorf("-want +got\n%s", diff)
+			}
+			if err := c.Get(t.Context(), client.ObjectKeyFromObject(cm), cm); err != nil {
+				t.Fatal(err)
+			}
+			if cm.Data["mine"] != "1" {
+				t.Errorf("another key is gone: %v", cm.Data)
+			}
+			cm.Data[api.ConfigMapStatusKey] = "{}"
+			if err := c.Update(t.Context(), cm); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// TestMissingIsCut keeps the ConfigMap small when a large Service is rolled out.
+func TestMissingIsCut(t *testing.T) {
+	s := api.Status{Previews: []api.PreviewStatus{{Missing: make([]api.Missing, 500)}}}
+	var got api.Status
+	if err := json.Unmarshal([]byte(statusText(s)), &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Previews[0].Missing) != maxMissing || len(s.Previews[0].Missing) != 500 {
+		t.Errorf("%d in the ConfigMap, %d in the status, want %d and 500", len(got.Previews[0].Missing), len(s.Previews[0].Missing), maxMissing)
+	}
+}
