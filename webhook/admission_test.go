@@ -106,7 +106,7 @@ func TestUnknownFieldsSurvive(t *testing.T) {
 		"metadata": {"generateName": "api-", "labels": {"app": "api"}, "unknown": 1},
 		"unknown": {"a": [1, 2]},
 		"spec": {
-			"unknown": {"b": "c"},
+			"unknown": {"b": "c"}, "serviceAccountName": "default",
 			"initContainers": [{"name": "setup", "image": "setup", "unknown": true}],
 			"containers": [
 				{"name": "api", "image": "api", "unknown": [{"d": 1}], "readinessProbe": {"httpGet": {"port": "http", "unknown": 2}},

@@ -65,9 +65,9 @@ func noticesOf(namespace *corev1.Namespace, services []corev1.Service, pods []co
 	return notices
 }
 
-// withoutReason reports whether a Pod has no proxy only because it was created when nobody injected one.
+// withoutReason reports whether a Pod has no proxy only because it was created when nobody was asked.
 func withoutReason(pod *corev1.Pod) bool {
-	return proxyOf(pod) == nil && pod.Annotations[api.AnnotationNotInjected] == "" && reasonAgainst(pod) == ""
+	return proxyOf(pod) == nil && pod.Annotations[api.AnnotationNotInjected] == "" && reasonInMetadata(pod) == ""
 }
 
 // podNotices says what the annotations of one Pod say.

@@ -71,7 +71,7 @@ func TestReasonsAreExplained(t *testing.T) {
 	silent := []reason{reasonPreview, reasonOptedOut, reasonTooOld, reasonInjectedAlready}
 	for _, r := range []reason{
 		reasonHostNetwork, reasonWindows, reasonStatic, reasonJob, reasonPreview, reasonOptedOut, reasonMesh, reasonNoPorts,
-		reasonTooOld, reasonNameTaken, reasonInjectedAlready,
+		reasonTooOld, reasonNameTaken, reasonNoAccount, reasonInjectedAlready,
 	} {
 		if _, explained := r.explain(); explained == slices.Contains(silent, r) {
 			t.Errorf("%s: explained %v", r, explained)

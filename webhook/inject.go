@@ -69,9 +69,15 @@ func annotate(object metav1.Object, name, value string) {
 
 // reasonAgainst says why a Pod gets no proxy whatever its ports are, or nothing.
 func reasonAgainst(pod *corev1.Pod) reason {
-	switch {
-	case proxyOf(pod) != nil:
+	if proxyOf(pod) != nil {
 		return reasonInjectedAlready
+	}
+	return cmp.Or(reasonInMetadata(pod), reasonInSpec(pod))
+}
+
+// reasonInMetadata reads only what [stripPod] keeps.
+func reasonInMetadata(pod *corev1.Pod) reason {
+	switch {
 	case pod.Labels[api.LabelInject] == api.InjectDisabled:
 		return reasonOptedOut
 	case pod.Labels[api.LabelTarget] != "":
@@ -80,6 +86,12 @@ func reasonAgainst(pod *corev1.Pod) reason {
 		return reasonStatic
 	case ownerJob(pod) != nil:
 		return reasonJob
+	}
+	return ""
+}
+
+func reasonInSpec(pod *corev1.Pod) reason {
+	switch {
 	case pod.Spec.HostNetwork:
 		return reasonHostNetwork
 	case onWindows(pod):
@@ -88,6 +100,8 @@ func reasonAgainst(pod *corev1.Pod) reason {
 		return reasonMesh
 	case nameTaken(pod):
 		return reasonNameTaken
+	case pod.Spec.ServiceAccountName == "": // the API server would refuse the proxy's token
+		return reasonNoAccount
 	}
 	return ""
 }

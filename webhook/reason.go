@@ -25,6 +25,7 @@ const (
 	reasonNoPorts         reason = "no-ports"
 	reasonTooOld          reason = "api-server-too-old"
 	reasonNameTaken       reason = "name-taken"
+	reasonNoAccount       reason = "no-service-account"
 	reasonInjectedAlready reason = "injected-already" // never annotated: the Pod has its proxy
 )
 
@@ -66,6 +67,10 @@ var explanations = map[reason]explanation{
 	reasonNoPorts: {
 		"it declares no TCP port that could be taken over, and no Service that selects it addresses one by number",
 		"Declare the app's ports under containers[].ports and restart the workload",
+	},
+	reasonNoAccount: {
+		"it has no ServiceAccount, so the proxy could not tell the router who it is",
+		"Switch the API server's ServiceAccount admission on",
 	},
 	reasonNameTaken: {
 		fmt.Sprintf("it has a container or a volume named %q of its own", api.ContainerProxy),

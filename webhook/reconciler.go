@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -218,7 +219,13 @@ func podChanged(update event.UpdateEvent) bool {
 		!maps.Equal(before.Labels, after.Labels) || !maps.Equal(before.Annotations, after.Annotations)
 }
 
-// controllerOptions allows several [Run] in one process, as tests have them: the name only tells metrics apart.
+// controllerOptions are those of both reconcilers.
 func controllerOptions() controller.Options {
-	return controller.Options{SkipNameValidation: ptr.To(true)}
+	return controller.Options{
+		MaxConcurrentReconciles: 4, // a namespace does not wait for a slow one
+		// The default grows to a quarter of an hour, too long for a Service that has to go back.
+		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](10*time.Millisecond, 15*time.Second),
+		// The name only tells metrics apart, and tests run several of each in one process.
+		SkipNameValidation: ptr.To(true),
+	}
 }

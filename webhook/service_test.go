@@ -34,7 +34,7 @@ func testService(name string, targets ...string) corev1.Service {
 func testPod(name string, ports ...string) corev1.Pod {
 	pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "shop", Name: name, UID: uid(name), Labels: map[string]string{"app": "api"},
-	}}
+	}, Spec: corev1.PodSpec{ServiceAccountName: "default"}}
 	if len(ports) > 0 {
 		proxy := corev1.Container{Name: api.ContainerProxy}
 		for i, name := range ports {

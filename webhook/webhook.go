@@ -85,7 +85,7 @@ func (c Config) complete() (Config, error) {
 	case c.Image == "":
 		return c, errors.New("the proxy's image is not given")
 	case c.Namespace == "":
-		return c, errors.New("Detour's own namespace is not given")
+		return c, errors.New("the namespace that Detour runs in is not given")
 	case c.Cluster == nil:
 		return c, errors.New("the cluster is not given")
 	}

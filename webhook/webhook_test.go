@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -9,8 +10,6 @@ import (
 	apiversion "k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/randfill"
-
-	"log/slog"
 )
 
 func TestConfigIsChecked(t *testing.T) {
@@ -65,8 +64,13 @@ func TestServerCheck(t *testing.T) {
 
 // What the cache keeps is all that decisions are made from.
 func TestStrippedObjectsDecideAlike(t *testing.T) {
-	for _, c := range injectCases(t) {
-		pod := inject(c.pod, c.services, testSidecar).pod
+	cases := injectCases(t)
+	for _, c := range cases { // and with the Pods as they become
+		c.pod = inject(c.pod, c.services, testSidecar).pod
+		cases = append(cases, c)
+	}
+	for _, c := range cases {
+		pod := c.pod
 		pod.Namespace, pod.UID = "shop", "uid"
 		strippedPod, err := stripPod(pod.DeepCopy())
 		if err != nil {
@@ -88,13 +92,16 @@ func TestStrippedObjectsDecideAlike(t *testing.T) {
 				t.Errorf("%s: service %s is planned differently", c.name, got.Name)
 			}
 		}
-		if diff := cmp.Diff(inject(c.pod, c.services, testSidecar), inject(c.pod, services, testSidecar), cmp.AllowUnexported(injection{}, leftPort{})); diff != "" {
-			t.Errorf("%s: injected differently\n%s", c.name, diff)
+		private := cmp.AllowUnexported(injection{}, leftPort{}, notice{})
+		want, got := inject(pod, c.services, testSidecar), inject(pod, services, testSidecar)
+		if diff := cmp.Diff(want, got, private); diff != "" {
+			t.Errorf("%s: injected differently (-whole +stripped)\n%s", c.name, diff)
 		}
-		namespace := testNamespace("shop", true)
-		opt := cmp.AllowUnexported(notice{})
-		if diff := cmp.Diff(noticesOf(namespace, c.services, []corev1.Pod{*pod}, false), noticesOf(namespace, services, []corev1.Pod{slim}, false), opt); diff != "" {
-			t.Errorf("%s: told differently\n%s", c.name, diff)
+		told := func(services []corev1.Service, pod corev1.Pod) []notice {
+			return noticesOf(testNamespace("shop", true), services, []corev1.Pod{pod}, false)
+		}
+		if diff := cmp.Diff(told(c.services, *pod), told(services, slim), private); diff != "" {
+			t.Errorf("%s: told differently (-whole +stripped)\n%s", c.name, diff)
 		}
 	}
 }
