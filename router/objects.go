@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
@@ -142,9 +141,15 @@ func tcpPorts(service *corev1.Service) []corev1.ServicePort {
 	return ports
 }
 
+// selects reports whether Pods with these labels are behind a Service. Every Pod is asked of every Service, so it does
+// without the allocations of the labels package.
 func selects(service *corev1.Service, podLabels map[string]string) bool {
-	return len(service.Spec.Selector) > 0 &&
-		labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(podLabels))
+	for label, want := range service.Spec.Selector {
+		if got, has := podLabels[label]; !has || got != want {
+			return false
+		}
+	}
+	return len(service.Spec.Selector) > 0
 }
 
 // appPort is the app's own port on p behind a Service port, whether or not p's proxy has taken its name.

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -60,7 +61,7 @@ func (w *world) findPreviews() []*preview {
 		member[n.UID] = p
 	}
 	w.assignPods(member)
-	slices.SortStableFunc(previews, byAge)
+	slices.SortFunc(previews, byAge)
 	w.checkAll(previews)
 	return previews
 }
@@ -108,14 +109,10 @@ func newPreview(id previewID, l lineage) *preview {
 	}
 }
 
-// byAge orders previews by age, then UID; the rest makes the order whole.
+// byAge orders previews by age, then UID; one controller's previews differ in target or key.
 func byAge(a, b *preview) int {
-	if c := a.created.Compare(b.created); c != 0 {
-		return c
-	}
-	return strings.Compare(
-		strings.Join([]string{string(a.object.UID), a.target, a.key}, "/"),
-		strings.Join([]string{string(b.object.UID), b.target, b.key}, "/"))
+	return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.object.UID, b.object.UID),
+		cmp.Compare(a.target, b.target), cmp.Compare(a.key, b.key))
 }
 
 // assignPods gives each Pod to the previews of the labelled objects above it.

@@ -42,7 +42,7 @@ type published struct {
 }
 
 const (
-	settleFor    = 500 * time.Millisecond // a change comes in company; waiting for it saves writes
+	settleFor    = 500 * time.Millisecond // a change comes in company, and acknowledgements follow
 	lookAgain    = 30 * time.Second       // someone may have edited the ConfigMap
 	retryAfter   = 5 * time.Second
 	hearEveryone = api.AckEvery // a proxy acknowledges at least this often
@@ -82,11 +82,14 @@ func (p *publisher) isNamespaceDue(namespace string, v *view) bool {
 	return last.text != v.text || !time.Now().Before(last.again)
 }
 
-// publishAll asks the other replicas first, so that no replica writes less than another knows, and leaves the router's
-// loop the time to take in what they say.
+// publishAll lets the proxies acknowledge what has changed, to whichever replica, and asks the other replicas, so that
+// none writes less than another knows. Then the router's loop needs a moment to take in what they say.
 func (p *publisher) publishAll(ctx context.Context) {
-	p.askPeers(ctx)
 	if !pause(ctx, settleFor) {
+		return
+	}
+	p.askPeers(ctx)
+	if !pause(ctx, 2*debounce) {
 		return
 	}
 	snapshot, _ := p.latest.get()

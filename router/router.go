@@ -40,6 +40,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -87,6 +88,16 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+func (c Config) check() error {
+	if c.Kube == nil {
+		return errors.New("Config.Kube is missing: say how to reach the API server")
+	}
+	if _, _, err := net.SplitHostPort(c.Peers); c.Peers != "" && err != nil {
+		return fmt.Errorf("Config.Peers %q: want host:port: %w", c.Peers, err)
+	}
+	return nil
+}
+
 // Router is one replica.
 type Router struct{ cfg Config }
 
@@ -96,8 +107,8 @@ func New(cfg Config) *Router { return &Router{cfg.withDefaults()} }
 // Run serves until ctx is done, and returns nil then, or until a part of the router cannot go on. Nothing of it is
 // left running when it returns.
 func (r *Router) Run(ctx context.Context) error {
-	if r.cfg.Kube == nil {
-		return errors.New("router: Config.Kube is missing")
+	if err := r.cfg.check(); err != nil {
+		return err
 	}
 	k, err := connect(r.cfg.Kube)
 	if err != nil {

@@ -29,6 +29,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -137,7 +138,6 @@ func (c *fakeCache) List(ctx context.Context, list client.ObjectList, _ ...clien
 // TestRun is the whole router on real sockets: a proxy connects, gets its table, acknowledges it; the ConfigMap says
 // that the preview is routed; the namespace leaves; the router stops and leaves nothing behind.
 func TestRun(t *testing.T) {
-	defer goleak.VerifyNone(t)
 	o := shop()
 	o.resolveSlices()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{api.LabelInject: api.InjectEnabled}}}
@@ -201,7 +201,6 @@ func TestRun(t *testing.T) {
 
 // TestRunSaysWhatIsTaken has the metrics on an address in use.
 func TestRunSaysWhatIsTaken(t *testing.T) {
-	defer goleak.VerifyNone(t)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -348,7 +347,17 @@ func TestDefaults(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b *slog.Logger) bool { return a == b })); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
-	if err := New(Config{}).Run(t.Context()); err == nil {
-		t.Error("a router without an API server runs")
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	for want, cfg := range map[string]Config{
+		"Config.Kube":        {},
+		`Config.Peers "far"`: {Kube: &rest.Config{}, Peers: "far"},
+	} {
+		if err := New(cfg).Run(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Run: %v, want an error that names %s", err, want)
+		}
 	}
 }
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -185,7 +185,9 @@ func (t *tracker) closeAllBut(names map[string]bool) {
 
 // close stops all caches and waits for them.
 func (t *tracker) close() {
-	t.closeAllBut(nil)
+	for _, w := range t.watches {
+		w.stop()
+	}
 	if t.namespaces != nil {
 		t.namespaces.stop()
 	}
