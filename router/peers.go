@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/detour-dev/detour/api"
@@ -34,6 +35,7 @@ type peers struct {
 	acks       *ackStore
 	latest     *latest[snapshot]
 	log        *slog.Logger
+	trouble    atomic.Pointer[string] // the last that was logged; it is not logged at each attempt
 }
 
 const (
@@ -101,14 +103,15 @@ func (p *peers) ask(ctx context.Context) {
 	defer cancel()
 	urls, err := p.urls(ctx)
 	if err != nil {
-		p.log.Debug("looking up peers", "peers", p.address, "error", err)
+		p.report(fmt.Errorf("looking up %s: %w", p.address, err))
 		return
 	}
 	client, err := p.client()
 	if err != nil {
-		p.log.Warn("asking peers", "error", err)
+		p.report(err)
 		return
 	}
+	p.report(nil)
 	defer client.CloseIdleConnections()
 	var asked sync.WaitGroup
 	for _, url := range urls {
@@ -122,6 +125,17 @@ func (p *peers) ask(ctx context.Context) {
 		})
 	}
 	asked.Wait()
+}
+
+// report logs what keeps the replica from asking anyone, when it changes.
+func (p *peers) report(err error) {
+	message := ""
+	if err != nil {
+		message = err.Error()
+	}
+	if last := p.trouble.Swap(&message); message != "" && (last == nil || *last != message) {
+		p.log.Warn("cannot ask the other replicas what proxies have acknowledged", "error", err)
+	}
 }
 
 // urls lists where the other replicas tell what they know.

@@ -2,7 +2,6 @@ package router
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -35,11 +34,7 @@ func (s *server) streamRoutes(w http.ResponseWriter, r *http.Request) error {
 	for {
 		snapshot, changed := s.latest.get()
 		if table, known := snapshot.table(pod.Namespace, pod.uid); known && table.Version != sent {
-			b, err := json.Marshal(table)
-			if err != nil {
-				return fmt.Errorf("encoding the table of %s: %w", pod, err)
-			}
-			if line(b) != nil {
+			if sendTable(line, table) != nil {
 				return nil
 			}
 			sent = table.Version
@@ -57,6 +52,14 @@ func (s *server) streamRoutes(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		}
 	}
+}
+
+func sendTable(line func([]byte) error, table *api.Table) error {
+	b, err := json.Marshal(table)
+	if err != nil {
+		return err
+	}
+	return line(b)
 }
 
 // lineWriter writes lines that arrive at once or break the connection. A stream is read and written for as long as
