@@ -153,8 +153,13 @@ func connectNetwork() error {
 	if out, err := ip.CombinedOutput(); err != nil {
 		return fmt.Errorf("setting the network up: %w\n%s", err, out)
 	}
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
-		return fmt.Errorf("letting the node forward between Pods: %w", err)
+	for name, value := range map[string]string{
+		"ip_forward":     "1", // between Pods
+		"icmp_ratelimit": "0", // who calls what is not there should be told each time, not once a second
+	} {
+		if err := os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(value), 0); err != nil {
+			return fmt.Errorf("setting the network up: %w", err)
+		}
 	}
 	return nil
 }

@@ -63,6 +63,11 @@ func (n node) alive() bool {
 	return err == nil && slices.Contains(strings.Fields(string(content)), strconv.Itoa(n.PID))
 }
 
+// client talks to the API server through the forward.
+func (n node) client() (client, error) {
+	return newClient(net.JoinHostPort("127.0.0.1", fmt.Sprint(n.Ports.API)))
+}
+
 // works says whether the node is of use: it is alive and Ready, and its DNS answers, through a Service, from a Pod that
 // has reached the API server through another.
 func (n node) works(ctx context.Context) bool {

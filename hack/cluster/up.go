@@ -1,17 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -20,9 +16,6 @@ const (
 	gatewayNodePort   = "30080"
 	dashboardNodePort = "30081"
 )
-
-// certManagerPath is where the API server has cert-manager's Deployment.
-const certManagerPath = "/apis/apps/v1/namespaces/cert-manager/deployments/cert-manager"
 
 const (
 	startTimeout = 90 * time.Second
@@ -100,7 +93,7 @@ func up(ctx context.Context, built builds, p ports) error {
 	began := time.Now()
 	n, err := runningNode()
 	if err == nil {
-		err = n.recover(ctx)
+		err = n.awaitRecovery(ctx)
 	}
 	if err != nil {
 		if n, err = start(ctx, built, p); err != nil {
@@ -120,8 +113,8 @@ func up(ctx context.Context, built builds, p ports) error {
 	return nil
 }
 
-// recover waits until a running node works. Its programs start again by themselves.
-func (n node) recover(ctx context.Context) error {
+// awaitRecovery waits until a running node works. Its programs start again by themselves.
+func (n node) awaitRecovery(ctx context.Context) error {
 	if n.works(ctx) {
 		return nil
 	}
@@ -140,7 +133,7 @@ func start(ctx context.Context, built builds, p ports) (node, error) {
 	}
 	n, err := launch(built, p)
 	if err != nil {
-		return node{}, err
+		return node{}, errors.Join(err, clean(ctx))
 	}
 	if err := n.fill(ctx, built); err != nil {
 		return node{}, n.explain(err)
@@ -186,61 +179,21 @@ func (n node) fill(ctx context.Context, built builds) error {
 			n.importProgram(ctx, dnsImage, filepath.Join(built.dns, dnsProgram.name)),
 		)
 	}()
-	client, err := n.client()
-	if err != nil {
+	if err := errors.Join(n.awaitAPI(ctx), <-imported); err != nil {
 		return err
 	}
-	serving := func() bool { return client.get(ctx, "/api/v1/namespaces/kube-system", nil) == nil }
-	if err := n.await(ctx, "the API server", "kube-apiserver", serving); err != nil {
-		return err
-	}
-	if err := <-imported; err != nil {
-		return err
-	}
-	manifest, err := render("dns.yaml", newSettings(""))
-	if err != nil {
-		return err
-	}
-	if err := n.kubectl(ctx, manifest, "apply", "--filename=-"); err != nil {
-		return err
-	}
-	return n.await(ctx, "the node and its DNS", "kubelet", func() bool { return n.works(ctx) })
+	return n.addDNS(ctx)
 }
 
-// addCertManager is quick where cert-manager runs already.
-func (n node) addCertManager(ctx context.Context, build string) error {
+// awaitAPI waits for the namespace that DNS goes to, which the API server makes a little after it has become ready.
+func (n node) awaitAPI(ctx context.Context) error {
 	client, err := n.client()
 	if err != nil {
 		return err
 	}
-	available := func() bool {
-		return client.condition(ctx, certManagerPath, "Available")
-	}
-	if available() {
-		return nil
-	}
-	say("starting cert-manager")
-	if err := n.importProgram(ctx, certManagerImage, filepath.Join(build, certManagerProgram.name)); err != nil {
-		return err
-	}
-	manifest, err := render("certmanager.yaml", newSettings(""))
-	if err != nil {
-		return err
-	}
-	crds := "--filename=" + filepath.Join(build, "crds")
-	for _, step := range []struct {
-		input []byte
-		args  []string
-	}{
-		{nil, []string{"apply", "--server-side", crds}},
-		{nil, []string{"wait", "--for=condition=Established", "--timeout=60s", crds}},
-		{manifest, []string{"apply", "--filename=-"}},
-	} {
-		if err := n.kubectl(ctx, step.input, step.args...); err != nil {
-			return err
-		}
-	}
-	return n.explain(n.await(ctx, "cert-manager", "kubelet", available))
+	return n.await(ctx, "the API server", "kube-apiserver", func() bool {
+		return client.get(ctx, "/api/v1/namespaces/kube-system", nil) == nil
+	})
 }
 
 // await polls until done, and gives up early when the node ends. When it gives up, it shows the end of that component's
@@ -259,20 +212,4 @@ func (n node) await(ctx context.Context, what, component string, done func() boo
 	}
 	say("  %s: ready after %s", what, time.Since(began).Round(100*time.Millisecond))
 	return nil
-}
-
-// kubectl runs the node's kubectl from outside its network.
-func (n node) kubectl(ctx context.Context, input []byte, args ...string) error {
-	cmd := exec.CommandContext(ctx, filepath.Join(n.Programs, "kubectl"), args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+kubeconfigPath(hostUser), kubectlCache)
-	cmd.Stdin = bytes.NewReader(input)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, out)
-	}
-	return nil
-}
-
-// client talks to the API server through the forward.
-func (n node) client() (client, error) {
-	return newClient(net.JoinHostPort("127.0.0.1", fmt.Sprint(n.Ports.API)))
 }
