@@ -3,6 +3,7 @@ package proxy
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,11 +82,11 @@ func FuzzDecide(f *testing.F) {
 				t.Errorf("baseline by mistake: %+v", d)
 			}
 		case toPreview:
-			if len(d.route.endpoints) == 0 || !contains(keys, d.route.key) {
+			if len(d.route.endpoints) == 0 || !slices.Contains(keys, d.route.key) {
 				t.Errorf("to a preview that was not asked for, or is not there: %+v", d)
 			}
 		case unavailable:
-			if d.route.fallback || len(d.route.endpoints) > 0 || !contains(keys, d.route.key) {
+			if d.route.fallback || len(d.route.endpoints) > 0 || !slices.Contains(keys, d.route.key) {
 				t.Errorf("unavailable by mistake: %+v", d)
 			}
 		case withoutTable:
@@ -96,15 +97,6 @@ func FuzzDecide(f *testing.F) {
 			t.Errorf("no verdict: %d", d.verdict)
 		}
 	})
-}
-
-func contains(words []string, word string) bool {
-	for _, w := range words {
-		if w == word {
-			return true
-		}
-	}
-	return false
 }
 
 func TestCompileMarksItsOwnPod(t *testing.T) {

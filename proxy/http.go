@@ -140,7 +140,7 @@ func (p *pair) forward(w http.ResponseWriter, r *http.Request, d decision) {
 		return
 	}
 	if err := p.answer(w, r, resp); err != nil {
-		p.giveUp(d, err)
+		p.giveUp(r, err)
 	}
 }
 
@@ -152,15 +152,15 @@ func (p *pair) fail(w http.ResponseWriter, r *http.Request, d decision, err erro
 		p.refuse(w, r, d, unreachable(d.route))
 		return
 	}
-	if r.Context().Err() == nil { // otherwise the client has left
-		p.proxy.meters.failed(reasonAborted)
-	}
-	p.giveUp(d, err)
+	p.giveUp(r, err)
 }
 
 // giveUp ends the request, and with HTTP/1 the connection, so that it cannot be taken for complete.
-func (p *pair) giveUp(d decision, err error) {
-	p.proxy.log.Debug("request cut short", "port", p.port.Name, "verdict", d.verdict.String(), "error", err)
+func (p *pair) giveUp(r *http.Request, err error) {
+	if r.Context().Err() == nil { // otherwise the client has left
+		p.proxy.meters.failed(reasonAborted)
+	}
+	p.proxy.log.Debug("request cut short", "port", p.port.Name, "error", err)
 	if p.protocol == protocolHTTP1 {
 		p.abort(err)
 	}

@@ -183,8 +183,10 @@ func TestOneConnectionForAllStreams(t *testing.T) {
 
 // TestAppThatSpeaksHTTP2First sends its SETTINGS before the client has said anything, as gRPC servers do.
 func TestAppThatSpeaksHTTP2First(t *testing.T) {
+	//lint:ignore SA1019 net/http's own server waits for the client
 	server := &http2.Server{}
 	app := serveTCP(t, func(c *net.TCPConn) {
+		//lint:ignore SA1019 see above
 		server.ServeConn(c, &http2.ServeConnOpts{Handler: named("baseline")})
 	})
 	p := start(t, app)

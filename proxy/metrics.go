@@ -14,7 +14,7 @@ import (
 const (
 	reasonAccept           = "accept"            // a connection could not be accepted
 	reasonAppRefused       = "app-refused"       // the app did not accept a connection; the client's was reset
-	reasonAborted          = "aborted"           // an upstream connection broke before the answer
+	reasonAborted          = "aborted"           // the app or a preview broke off before its answer was complete
 	reasonConnect          = "connect"           // 405
 	reasonConnectionHeader = "connection-header" // 400
 	reasonNoTable          = "no-table"          // 503

@@ -25,11 +25,11 @@
 //
 //   - HTTP/1.1 header names are written in canonical case and sorted, the reason phrase is the standard one, chunks are
 //     cut anew and their extensions dropped, trailers of requests pass if announced only.
-//   - A request that net/http cannot parse beyond doubt (Host missing or twice, a space before the colon, bare CR, a
-//     method that is no token) is answered 400 by it, with a key or without, if it is not the first of its connection
-//     whose request line is no HTTP at all. An unknown Expect is answered 417, CONNECT on a connection that began with
-//     another method 405. A Content-Length beside Transfer-Encoding is dropped, and Transfer-Encoding of an HTTP/1.0
-//     request ignored.
+//   - A request that net/http cannot parse (Host missing or twice, a space before the colon, a bare CR, a path with a bad
+//     percent sign, a head of more than 1 MiB) is answered 4xx by it, with a key or without. Only a connection that
+//     begins with no HTTP at all is passed through. An unknown Expect is answered 417, and CONNECT 405 on a connection
+//     that began with another method. A Content-Length beside Transfer-Encoding is dropped, and Transfer-Encoding of an
+//     HTTP/1.0 request ignored.
 //   - An HTTP/1.0 request or answer becomes one of HTTP/1.1. A Content-Length on a 304 is dropped; a POST without a body
 //     gets Content-Length: 0.
 //   - A client that closes its half of an HTTP/1 connection before its answer has come is taken to have left, and the
@@ -40,7 +40,7 @@
 //     flow control windows and SETTINGS are ours; cookie fields may be split or joined. A GOAWAY of the app becomes one
 //     of ours with the next answer; requests that come in between go to a new connection. Extended CONNECT is off.
 //
-// It sets no deadline on a connection, and no limit of its own but net/http's on the size of a head (1 MiB).
+// No connection has a deadline of ours, except that an endpoint of a preview has three seconds to accept one.
 package proxy
 
 import (
@@ -54,8 +54,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"github.com/detour-dev/detour/api"
 )
 
@@ -65,7 +63,7 @@ type Config struct {
 	// may be 0: the kernel picks one, see [Proxy.Addr].
 	Sidecar api.Sidecar
 	// RoutesFile is read instead of asking the router, and reread when it changes. It holds one [api.Table] as JSON,
-	// whose version may be left out. None by default.
+	// whose version may be left out. An endpoint at one of Sidecar.PodIPs is the app, as always. None by default.
 	RoutesFile string
 	// TokenFile and CAFile are shown to and checked against the router. They are [api.TokenFile] and [api.CAFile] by
 	// default, and need not exist yet.
@@ -115,10 +113,9 @@ type Proxy struct {
 	admin net.Listener
 	pairs pairs
 
-	http  *http.Server // serves the client's side of HTTP connections
-	queue *queue       // hands them to it
-	http1 *http.Transport
-	http2 *http2.Transport
+	http       *http.Server // serves the client's side of HTTP connections
+	queue      *queue       // hands them to it
+	transports transports   // the other side
 }
 
 // New binds all ports; [Proxy.Run] serves and closes them.
@@ -127,7 +124,7 @@ func New(cfg Config) (*Proxy, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	p := &Proxy{cfg: cfg, log: cfg.Log, queue: newQueue(), http1: newHTTP1(), http2: newHTTP2()}
+	p := &Proxy{cfg: cfg, log: cfg.Log, queue: newQueue(), transports: newTransports()}
 	p.meters = newMeters(&p.table)
 	p.http = newServer(p.log)
 	for _, taken := range cfg.Sidecar.Ports {

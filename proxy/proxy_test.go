@@ -72,7 +72,7 @@ func start(t *testing.T, app net.Addr, change ...func(*Config)) *running {
 			PodIPs:    []netip.Addr{loopback},
 		},
 		Grace: 100 * time.Millisecond,
-		Log:   slog.New(slog.NewJSONHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log:   r.logs.logger(),
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -249,6 +249,10 @@ func (l *logs) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
+func (l *logs) logger() *slog.Logger {
+	return slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
 func (l *logs) count(s string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -376,8 +380,7 @@ func TestStopCutsWhatOutlastsTheGrace(t *testing.T) {
 			defer p.pairs.mu.Unlock()
 			return len(p.pairs.open) == 2
 		})
-		t.Cleanup(func() {}) // the proxy ends with this subtest, and start checks that it does
-	})
+	}) // the proxy ends with this subtest, and start checks that it does
 	for _, c := range []*net.TCPConn{silent, speaking} {
 		if _, err := c.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
 			t.Errorf("the connection is still open: %v", err)

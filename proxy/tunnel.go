@@ -15,11 +15,11 @@ var errUnasked = errors.New("switching protocols without having been asked to")
 func (p *pair) tunnel(w http.ResponseWriter, r *http.Request, resp *http.Response) {
 	app, ok := resp.Body.(stream)
 	if !ok || r.Header.Get("Upgrade") == "" || p.protocol != protocolHTTP1 {
-		p.giveUp(decision{}, errUnasked)
+		p.giveUp(r, errUnasked)
 	}
 	_, client, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		p.giveUp(decision{}, fmt.Errorf("switching protocols: %w", err))
+		p.giveUp(r, fmt.Errorf("switching protocols: %w", err))
 	}
 	defer p.Close()
 	fmt.Fprintf(client, "HTTP/1.1 %s\r\n", resp.Status)

@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -31,7 +32,9 @@ func run(ctx context.Context, args []string, getenv func(string) string) error {
 	flags := flag.NewFlagSet("proxy", flag.ContinueOnError)
 	routes := flags.String("routes", "", "read the route table from this JSON `file` instead of asking the router; reread when it changes")
 	debug := flags.Bool("debug", false, "log every request")
-	if err := flags.Parse(args); err != nil {
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	level := slog.LevelInfo
