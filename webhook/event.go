@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -121,9 +122,10 @@ type recorder interface {
 	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
 }
 
-// journal tells each notice once: again only after it had ceased in between.
+// journal tells each notice once, by an Event and in the log: again only after it had ceased in between.
 type journal struct {
 	recorder recorder
+	log      *slog.Logger
 	now      func() time.Time
 
 	mu      sync.Mutex
@@ -140,8 +142,8 @@ type entry struct {
 	told  bool
 }
 
-func newJournal(r recorder, now func() time.Time) *journal {
-	return &journal{recorder: r, now: now, entries: map[string]map[entryKey]entry{}}
+func newJournal(r recorder, log *slog.Logger, now func() time.Time) *journal {
+	return &journal{recorder: r, log: log, now: now, entries: map[string]map[entryKey]entry{}}
 }
 
 // tell records the notices of a namespace that are new, and forgets those that have ceased. It returns when to come
@@ -164,6 +166,8 @@ func (j *journal) tell(namespace string, notices []notice) time.Duration {
 			wait = sooner(wait, rest)
 		} else if !e.told {
 			j.recorder.Eventf(&n.object, nil, n.kind, n.reason, "Inject", "%s", n.message)
+			j.log.Info("event recorded", "namespace", namespace, "object", n.object.Kind+"/"+n.object.Name,
+				"reason", n.reason, "message", n.message)
 			e.told = true
 		}
 		after[key] = e

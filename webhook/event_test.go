@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -82,7 +83,7 @@ func TestReasonsAreExplained(t *testing.T) {
 func TestJournalTellsOnce(t *testing.T) {
 	var told events
 	now := time.Unix(0, 0)
-	j := newJournal(&told, func() time.Time { return now })
+	j := newJournal(&told, slog.New(slog.DiscardHandler), func() time.Time { return now })
 	say := func(object, reason string, settle time.Duration) notice {
 		return notice{object: corev1.ObjectReference{Kind: "Pod", Name: object, UID: uid(object)}, reason: reason, settle: settle}
 	}

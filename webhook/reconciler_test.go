@@ -52,7 +52,7 @@ func testReconciler(t *testing.T, c client.Client) (*serviceReconciler, *events)
 	var told events
 	return &serviceReconciler{
 		client: c, members: members{cache: c, own: "detour-system"}, tooOld: func() bool { return false },
-		journal: newJournal(&told, time.Now), metrics: testMetrics(t), log: slog.New(slog.DiscardHandler),
+		journal: newJournal(&told, slog.New(slog.DiscardHandler), time.Now), metrics: testMetrics(t), log: slog.New(slog.DiscardHandler),
 	}, &told
 }
 

@@ -199,7 +199,7 @@ func assemble(ctx context.Context, mgr manager.Manager, config Config, metrics *
 
 	services := &serviceReconciler{
 		client: client, members: members, tooOld: apiServer.tooOld, metrics: metrics, log: log,
-		journal: newJournal(mgr.GetEventRecorder("detour-webhook"), time.Now),
+		journal: newJournal(mgr.GetEventRecorder("detour-webhook"), log, time.Now),
 	}
 	namespaces := &namespaceReconciler{client: client, live: mgr.GetAPIReader(), members: members, log: log}
 	keeper := &keeper{
