@@ -51,8 +51,8 @@ const (
 	HeaderKey = "Detour-Key"
 
 	// HeaderBaggage is the W3C Baggage header (https://www.w3.org/TR/baggage/), whose member [BaggageMember]
-	// carries one key. Clients and instrumented apps write it; the proxy reads it and adds the member to keyed
-	// requests that lack it.
+	// carries a key, or several with an encoded comma ("%2C") between them. Clients and instrumented apps write it;
+	// the proxy reads it and adds the member to keyed requests that lack it.
 	HeaderBaggage = "Baggage"
 	BaggageMember = "detour-key"
 
