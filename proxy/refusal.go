@@ -42,7 +42,7 @@ const remedy = "wait for it or look at its Pods (kubectl get pods), leave the ke
 // unreachable is for a route none of whose endpoints accepts a connection.
 func unreachable(r *route) refusal {
 	return refusal{http.StatusServiceUnavailable, reasonUnreachable,
-		fmt.Sprintf("Key %q leads to %s, but none of its %d ready Pods accepts a connection; %s", r.key, r.preview, len(r.endpoints), remedy)}
+		fmt.Sprintf("Key %q leads to %s, but none of its ready Pods (%d) accepts a connection; %s", r.key, r.preview, len(r.endpoints), remedy)}
 }
 
 // dropsCarrier reports whether the next hop is told to drop a header that carries the key (RFC 9110, section 7.6.1).
