@@ -228,10 +228,14 @@ func freeAddress(t *testing.T) string {
 
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.Now().Add(20 * time.Second)
+	for !is() {
 		if time.Now().After(deadline) {
 			t.Fatalf("not %s after 20s", what)
 		}
+		<-tick.C
 	}
 }
 
