@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -21,6 +22,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
@@ -161,6 +163,9 @@ func TestPreviewIsRouted(t *testing.T) {
 		t.Errorf("routed by %d of %d, want 1 of 1", status.Routed, status.Of)
 	}
 	waitForEvent(t, deployment, "Routed")
+	if counted := trafficOf(t, "shop", "deployment/api-pr-42"); counted == nil || counted.Requests != 7 {
+		t.Errorf("the router's API counts %+v, want the proxy's 7 requests", counted)
+	}
 
 	if err := kube.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
 		t.Fatal(err)
@@ -184,13 +189,8 @@ func TestRouterTurnsOthersAway(t *testing.T) {
 	}
 	for name, token := range map[string]string{"none": "", "nonsense": "nonsense", "bound to no Pod": unbound} {
 		for _, path := range []string{api.PathRoutes, api.PathAcks} {
-			response, err := routerClient(t, token).Get(routerURL + path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			response.Body.Close()
-			if response.StatusCode != http.StatusUnauthorized {
-				t.Errorf("token: %s: GET %s says %s, want 401", name, path, response.Status)
+			if code, body := get(t, token, path); code != http.StatusUnauthorized {
+				t.Errorf("token: %s: GET %s is answered %d, want 401: %s", name, path, code, body)
 			}
 		}
 	}
@@ -389,6 +389,56 @@ func waitForState(t *testing.T, namespace, preview string, state api.State) api.
 		return errors.New(configMap.Data[api.ConfigMapStatusKey])
 	})
 	return found
+}
+
+// trafficOf asks the router's API as someone who may look at the namespace, once it has turned away someone who may not.
+func trafficOf(t *testing.T, namespace, preview string) *api.Counters {
+	t.Helper()
+	token, err := newToken(t.Context(), namespace, "default", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, body := get(t, token, api.PathStatus+namespace); code != http.StatusForbidden {
+		t.Errorf("whoever may not list Pods is answered %d: %s", code, body)
+	}
+	viewer := metav1.ObjectMeta{Name: "viewer", Namespace: namespace}
+	create(t, &rbacv1.Role{ObjectMeta: viewer, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}},
+	}})
+	create(t, &rbacv1.RoleBinding{
+		ObjectMeta: viewer,
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: viewer.Name},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: "default", Namespace: namespace}},
+	})
+	var status api.Status
+	eventually(t, "the router tells the status", func() error { // a new right takes a moment
+		code, body := get(t, token, api.PathStatus+namespace)
+		if code != http.StatusOK {
+			return fmt.Errorf("answered %d: %s", code, body)
+		}
+		return json.Unmarshal(body, &status)
+	})
+	for _, p := range status.Previews {
+		if p.Preview == preview {
+			return p.Traffic
+		}
+	}
+	return nil
+}
+
+// get asks the router.
+func get(t *testing.T, token, path string) (int, []byte) {
+	t.Helper()
+	response, err := routerClient(t, token).Get(routerURL + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, body
 }
 
 func waitForEvent(t *testing.T, object client.Object, reason string) {
