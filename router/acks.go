@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/detour-dev/detour/api"
+	"github.com/detour-dev/detour/router/view"
 )
 
 // ackLife is how long an acknowledgement counts.
@@ -60,9 +61,9 @@ func (s *ackStore) fresh() api.Acks {
 }
 
 // traffic sums, by preview, what the proxies of one namespace have counted since they started.
-func traffic(v *view, acks api.Acks) map[string]api.Counters {
+func traffic(v *view.View, acks api.Acks) map[string]api.Counters {
 	sum := map[string]api.Counters{}
-	for pod := range v.tables {
+	for pod := range v.Tables {
 		for preview, counted := range acks[string(pod)].Previews {
 			total := sum[preview]
 			total.Requests += counted.Requests

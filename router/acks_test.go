@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/detour-dev/detour/api"
+	"github.com/detour-dev/detour/router/view"
+	"github.com/detour-dev/detour/router/view/viewtest"
 )
 
 func TestNewestAckWins(t *testing.T) {
@@ -45,18 +47,18 @@ func TestNewestAckWins(t *testing.T) {
 
 // TestAcksMakeAPreviewRouted counts the Pods one by one.
 func TestAcksMakeAPreviewRouted(t *testing.T) {
-	o := shop()
-	o.resolveSlices()
+	o := viewtest.Shop()
+	o.ResolveSlices()
 	acks := newAckStore(func() {})
 	var got []string
 	for _, pod := range []string{"", "pod-identity-a", "pod-api-b", "pod-api-a"} {
-		v := newView("shop", *o, acks.fresh())
-		for uid, table := range v.tables {
+		v := view.New("shop", o.Objects, acks.fresh())
+		for uid, table := range v.Tables {
 			if string(uid) == pod {
 				acks.put(uid, api.Ack{Version: table.Version})
 			}
 		}
-		got = append(got, statesOf(newView("shop", *o, acks.fresh()))...)
+		got = append(got, viewtest.States(view.New("shop", o.Objects, acks.fresh()))...)
 	}
 	want := []string{
 		"deployment/api-pr-42 pr-42 pending 0/2",

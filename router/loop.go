@@ -3,6 +3,8 @@ package router
 import (
 	"context"
 	"time"
+
+	"github.com/detour-dev/detour/router/view"
 )
 
 const (
@@ -50,7 +52,7 @@ func (l *loop) rebuild(ctx context.Context) {
 	for namespace, objects := range seen {
 		next[namespace] = nil
 		if objects != nil {
-			next[namespace] = newView(namespace, *objects, acks)
+			next[namespace] = view.New(namespace, *objects, acks)
 		}
 	}
 	l.latest.set(next)

@@ -72,11 +72,11 @@ func (c previewCollector) Collect(out chan<- prometheus.Metric) {
 		}
 		states := map[string]int{}
 		counted := traffic(v, acks)
-		for name := range v.objects {
+		for name := range v.References {
 			gauge(requestsDesc, float64(counted[name].Requests), namespace, name)
 			gauge(errorsDesc, float64(counted[name].Errors), namespace, name)
 		}
-		for _, p := range v.status.Previews {
+		for _, p := range v.Status.Previews {
 			states[string(p.State)]++
 		}
 		for state, n := range states {

@@ -84,7 +84,7 @@ func (s snapshot) hasUnrouted() bool {
 		if v == nil {
 			continue
 		}
-		for _, p := range v.status.Previews {
+		for _, p := range v.Status.Previews {
 			if p.State == api.StatePending {
 				return true
 			}

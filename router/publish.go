@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/detour-dev/detour/api"
+	"github.com/detour-dev/detour/router/view"
 )
 
 // publisher keeps each namespace's ConfigMap and emits Events.
@@ -77,9 +78,9 @@ func (p *publisher) isDue(s snapshot) bool {
 	return false
 }
 
-func (p *publisher) isNamespaceDue(namespace string, v *view) bool {
+func (p *publisher) isNamespaceDue(namespace string, v *view.View) bool {
 	last := p.published[namespace]
-	return last.text != v.text || !time.Now().Before(last.again)
+	return last.text != v.Text || !time.Now().Before(last.again)
 }
 
 // publishAll lets the proxies acknowledge what has changed, to whichever replica, and asks the other replicas, so that
@@ -102,10 +103,10 @@ func (p *publisher) publishAll(ctx context.Context) {
 }
 
 // attempt publishes one status and notes when to look again.
-func (p *publisher) attempt(ctx context.Context, namespace string, v *view) {
+func (p *publisher) attempt(ctx context.Context, namespace string, v *view.View) {
 	err := p.publish(ctx, namespace, v)
 	now := time.Now()
-	next := published{text: v.text, again: now.Add(retryAfter)}
+	next := published{text: v.Text, again: now.Add(retryAfter)}
 	switch {
 	case err == nil:
 		next.again = now.Add(lookAgain)
@@ -123,55 +124,38 @@ func (p *publisher) attempt(ctx context.Context, namespace string, v *view) {
 }
 
 // publish brings one ConfigMap up to date.
-func (p *publisher) publish(ctx context.Context, namespace string, v *view) error {
+func (p *publisher) publish(ctx context.Context, namespace string, v *view.View) error {
 	var cm corev1.ConfigMap
 	if err := p.client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: api.ConfigMapStatus}, &cm); err != nil {
 		return fmt.Errorf("reading ConfigMap %s: %w", api.ConfigMapStatus, err)
 	}
-	if cm.Data[api.ConfigMapStatusKey] == v.text {
+	if cm.Data[api.ConfigMapStatusKey] == v.Text {
 		return nil
 	}
 	var old api.Status // stays empty when someone has written nonsense
 	_ = json.Unmarshal([]byte(cm.Data[api.ConfigMapStatusKey]), &old)
-	if time.Since(p.started) < hearEveryone && losesRoute(old, v.status) {
+	if time.Since(p.started) < hearEveryone && losesRoute(old, v.Status) {
 		return errTooEarly
 	}
 	if cm.Data == nil {
 		cm.Data = map[string]string{}
 	}
-	cm.Data[api.ConfigMapStatusKey] = v.text
+	cm.Data[api.ConfigMapStatusKey] = v.Text
 	if err := p.client.Update(ctx, &cm); err != nil {
 		return fmt.Errorf("writing ConfigMap %s: %w", api.ConfigMapStatus, err)
 	}
-	for _, t := range transitions(old, v.status) {
+	for _, t := range transitions(old, v.Status) {
 		p.announce(namespace, v, t)
 	}
 	return nil
 }
 
-func (p *publisher) announce(namespace string, v *view, t transition) {
+func (p *publisher) announce(namespace string, v *view.View, t transition) {
 	p.log.Info("preview changed", "namespace", namespace, "preview", t.preview.Preview, "service", t.preview.Target,
 		"key", t.preview.Key, "state", t.preview.State, "reason", t.reason, "message", t.message)
-	if object, ok := v.objects[t.preview.Preview]; ok && t.eventType != "" {
+	if object, ok := v.References[t.preview.Preview]; ok && t.eventType != "" {
 		p.recorder.Event(&object, t.eventType, t.reason, t.message)
 	}
-}
-
-// maxMissing is how many missing Pods a ConfigMap names for each preview; the router's API names all.
-const maxMissing = 10
-
-// statusText is the status as the ConfigMap holds it.
-func statusText(s api.Status) string {
-	s.Previews = slices.Clone(s.Previews)
-	for i := range s.Previews {
-		p := &s.Previews[i]
-		p.Missing = p.Missing[:min(len(p.Missing), maxMissing)]
-	}
-	b, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		panic(err) // a Status holds nothing that JSON cannot say
-	}
-	return string(b) + "\n"
 }
 
 // losesRoute reports whether a preview that was routed is only pending now.

@@ -20,6 +20,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/detour-dev/detour/api"
+	"github.com/detour-dev/detour/router/view"
+	"github.com/detour-dev/detour/router/view/viewtest"
 )
 
 // eventList notes Events as "<kind>/<name> <type> <reason>".
@@ -80,11 +82,11 @@ func publishedStates(t *testing.T, c client.Client) []string {
 	if err := c.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: api.ConfigMapStatus}, &cm); err != nil {
 		t.Fatal(err)
 	}
-	v := &view{}
-	if err := json.Unmarshal([]byte(cm.Data[api.ConfigMapStatusKey]), &v.status); err != nil {
+	v := &view.View{}
+	if err := json.Unmarshal([]byte(cm.Data[api.ConfigMapStatusKey]), &v.Status); err != nil {
 		t.Fatalf("%v in %q", err, cm.Data)
 	}
-	return statesOf(v)
+	return viewtest.States(v)
 }
 
 // TestPublish has two replicas publish what they both see: each change is written and announced once.
@@ -105,25 +107,25 @@ func TestPublish(t *testing.T) {
 		replica(t, c, events, latest)
 		replica(t, c, events, latest)
 
-		pending, routed := shop(), shop()
-		pending.resolveSlices()
-		broken := shop()
-		waiting("ImagePullBackOff")(broken.pod("api-pr-42-x"))
-		broken.addPreview("late", "api", "pr-42")
-		broken.addPreview("typo", "apii", "pr-1")
-		mended := shop()
-		mended.addPreview("PR_1", "api", "PR_1")
+		pending, routed := viewtest.Shop(), viewtest.Shop()
+		pending.ResolveSlices()
+		broken := viewtest.Shop()
+		viewtest.Waiting("ImagePullBackOff")(broken.Pod("api-pr-42-x"))
+		broken.AddPreview("late", "api", "pr-42")
+		broken.AddPreview("typo", "apii", "pr-1")
+		mended := viewtest.Shop()
+		mended.AddPreview("PR_1", "api", "PR_1")
 		for _, step := range []struct {
 			name   string
-			view   *view
+			view   *view.View
 			states []string
 			events []string
 		}{
-			{"labelled", newView("shop", *pending, nil), []string{"deployment/api-pr-42 pr-42 pending 0/2"}, nil},
-			{"acknowledged", acknowledged(routed), []string{"deployment/api-pr-42 pr-42 routed 2/2"},
+			{"labelled", view.New("shop", pending.Objects, nil), []string{"deployment/api-pr-42 pr-42 pending 0/2"}, nil},
+			{"acknowledged", viewtest.Acknowledged(routed), []string{"deployment/api-pr-42 pr-42 routed 2/2"},
 				[]string{"Deployment/api-pr-42 Normal Routed"}},
-			{"the same again", acknowledged(routed), []string{"deployment/api-pr-42 pr-42 routed 2/2"}, nil},
-			{"broken", acknowledged(broken),
+			{"the same again", viewtest.Acknowledged(routed), []string{"deployment/api-pr-42 pr-42 routed 2/2"}, nil},
+			{"broken", viewtest.Acknowledged(broken),
 				[]string{
 					"deployment/api-pr-42 pr-42 not-ready NotReady 2/2",
 					"deployment/late pr-42 conflict Conflict 0/0",
@@ -134,7 +136,7 @@ func TestPublish(t *testing.T) {
 					"Deployment/late Warning Conflict",
 					"Deployment/typo Warning UnknownTarget",
 				}},
-			{"mended", acknowledged(mended),
+			{"mended", viewtest.Acknowledged(mended),
 				[]string{"deployment/PR_1 PR_1 routed (NoHostName) 2/2", "deployment/api-pr-42 pr-42 routed 2/2"},
 				[]string{
 					"Deployment/PR_1 Normal Routed",
@@ -166,7 +168,7 @@ func TestPublishWaitsForTheConfigMap(t *testing.T) {
 		var log strings.Builder
 		p := replica(t, c, &eventList{}, latest)
 		p.log = slog.New(slog.NewTextHandler(&log, nil))
-		latest.set(snapshot{"shop": acknowledged(shop())})
+		latest.set(snapshot{"shop": viewtest.Acknowledged(viewtest.Shop())})
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if n := strings.Count(log.String(), "\n"); n != 1 {
@@ -186,13 +188,13 @@ func TestPublishWaitsForTheConfigMap(t *testing.T) {
 // TestYoungReplicaTakesNothingBack restarts the only replica: it has heard of no proxy yet.
 func TestYoungReplicaTakesNothingBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := shop()
+		o := viewtest.Shop()
 		cm := emptyStatus()
-		cm.Data = map[string]string{api.ConfigMapStatusKey: acknowledged(o).text}
+		cm.Data = map[string]string{api.ConfigMapStatusKey: viewtest.Acknowledged(o).Text}
 		c := fake.NewClientBuilder().WithObjects(cm).Build()
 		latest := newLatest[snapshot]()
 		replica(t, c, &eventList{}, latest).started = time.Now()
-		latest.set(snapshot{"shop": newView("shop", *o, nil)})
+		latest.set(snapshot{"shop": view.New("shop", o.Objects, nil)})
 		time.Sleep(hearEveryone - time.Second)
 		synctest.Wait()
 		if diff := cmp.Diff([]string{"deployment/api-pr-42 pr-42 routed 2/2"}, publishedStates(t, c)); diff != "" {
@@ -214,7 +216,7 @@ func TestPublishRepairs(t *testing.T) {
 		c := fake.NewClientBuilder().WithObjects(cm).Build()
 		latest := newLatest[snapshot]()
 		replica(t, c, &eventList{}, latest)
-		latest.set(snapshot{"shop": acknowledged(shop())})
+		latest.set(snapshot{"shop": viewtest.Acknowledged(viewtest.Shop())})
 		for range 2 {
 			time.Sleep(lookAgain + 2*time.Second)
 			synctest.Wait()
@@ -233,16 +235,4 @@ func TestPublishRepairs(t *testing.T) {
 			}
 		}
 	})
-}
-
-// TestMissingIsCut keeps the ConfigMap small when a large Service is rolled out.
-func TestMissingIsCut(t *testing.T) {
-	s := api.Status{Previews: []api.PreviewStatus{{Missing: make([]api.Missing, 500)}}}
-	var got api.Status
-	if err := json.Unmarshal([]byte(statusText(s)), &got); err != nil {
-		t.Fatal(err)
-	}
-	if len(got.Previews[0].Missing) != maxMissing || len(s.Previews[0].Missing) != 500 {
-		t.Errorf("%d in the ConfigMap, %d in the status, want %d and 500", len(got.Previews[0].Missing), len(s.Previews[0].Missing), maxMissing)
-	}
 }

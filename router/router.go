@@ -4,7 +4,7 @@
 //
 // Informers cache the objects of the namespaces that take part ([api.LabelInject]), stripped to what is read of them,
 // and signal that something has changed. One loop takes the signal, waits a moment for more, and makes everything
-// anew: newView, a pure function, turns one namespace's objects and the proxies' acknowledgements into a table for
+// anew: [view.New], a pure function, turns one namespace's objects and the proxies' acknowledgements into a table for
 // each injected Pod and an [api.Status]. The result is an immutable snapshot. Each open stream is woken, looks up its
 // Pod's table and sends it if its version is another than the one sent before; each proxy acknowledges the version
 // that it has put in force, which signals the loop in turn. The publisher writes a status that has changed into the

@@ -37,6 +37,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/detour-dev/detour/api"
+	"github.com/detour-dev/detour/router/view/viewtest"
 )
 
 // fakeAPI is an API server: what it holds can be cached, and whoever calls changed has the caches signal.
@@ -46,12 +47,12 @@ type fakeAPI struct {
 	handlers map[string][]toolscache.ResourceEventHandler // by the caches that run
 }
 
-func newFakeAPI(namespace *corev1.Namespace, o *objects) *fakeAPI {
+func newFakeAPI(namespace *corev1.Namespace, o *viewtest.Namespace) *fakeAPI {
 	reviewer := &fakeReviewer{}
 	f := &fakeAPI{handlers: map[string][]toolscache.ResourceEventHandler{}}
 	f.Client = fake.NewClientBuilder().WithScheme(scheme.Scheme).WithObjects(namespace, emptyStatus()).
-		WithObjects(pointers(o.services)...).WithObjects(pointers(o.slices)...).WithObjects(pointers(o.deployments)...).
-		WithObjects(pointers(o.replicaSets)...).WithObjects(pointers(o.pods)...).
+		WithObjects(pointers(o.Services)...).WithObjects(pointers(o.EndpointSlices)...).WithObjects(pointers(o.Deployments)...).
+		WithObjects(pointers(o.ReplicaSets)...).WithObjects(pointers(o.Pods)...).
 		WithInterceptorFuncs(interceptor.Funcs{
 			Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
 				review, ok := o.(*authenticationv1.TokenReview)
@@ -138,8 +139,8 @@ func (c *fakeCache) List(ctx context.Context, list client.ObjectList, _ ...clien
 // TestRun is the whole router on real sockets: a proxy connects, gets its table, acknowledges it; the ConfigMap says
 // that the preview is routed; the namespace leaves; the router stops and leaves nothing behind.
 func TestRun(t *testing.T) {
-	o := shop()
-	o.resolveSlices()
+	o := viewtest.Shop()
+	o.ResolveSlices()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{api.LabelInject: api.InjectEnabled}}}
 	f := newFakeAPI(namespace, o)
 	events := &eventList{}
@@ -206,7 +207,7 @@ func TestRunSaysWhatIsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = taken.Close() }()
-	f := newFakeAPI(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}, &objects{})
+	f := newFakeAPI(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}, &viewtest.Namespace{})
 	cfg := Config{
 		Listen: freeAddress(t), Health: freeAddress(t), Metrics: taken.Addr().String(), CertDir: t.TempDir(),
 		Log: slog.New(slog.DiscardHandler),

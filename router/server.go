@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/detour-dev/detour/api"
+	"github.com/detour-dev/detour/router/view"
 )
 
 // server answers the router's API.
@@ -157,10 +158,10 @@ func (s *server) tellStatus(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func withTraffic(v *view, acks api.Acks) api.Status {
+func withTraffic(v *view.View, acks api.Acks) api.Status {
 	counted := traffic(v, acks)
-	status := api.Status{Services: v.status.Services}
-	for _, p := range v.status.Previews {
+	status := api.Status{Services: v.Status.Services}
+	for _, p := range v.Status.Previews {
 		counters := counted[p.Preview]
 		p.Traffic = &counters
 		status.Previews = append(status.Previews, p)

@@ -21,6 +21,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 
 	"github.com/detour-dev/detour/api"
+	"github.com/detour-dev/detour/router/view/viewtest"
 )
 
 // fakeReviewer knows a few tokens by name.
@@ -77,7 +78,7 @@ func newTestServer(t *testing.T) (*server, *fakeReviewer) {
 	latest := newLatest[snapshot]()
 	acks := newAckStore(func() {})
 	metrics := newMetrics(latest, acks)
-	latest.set(snapshot{"shop": acknowledged(shop()), "filling": nil})
+	latest.set(snapshot{"shop": viewtest.Acknowledged(viewtest.Shop()), "filling": nil})
 	return &server{
 		auth:   newAuthenticator(reviewer, tokenFile, metrics.countReview),
 		latest: latest, acks: acks, metrics: metrics, log: slog.New(slog.DiscardHandler), closing: make(chan struct{}),
@@ -260,10 +261,10 @@ func TestStreamFollowsTheTable(t *testing.T) {
 		t.Errorf("first table: %v", got)
 	}
 
-	s.latest.set(snapshot{"shop": acknowledged(shop())}) // nothing new for this Pod: the next line is another table
-	o := shop()
-	o.addPreview("api-pr-43", "api", "pr-43")
-	s.latest.set(snapshot{"shop": acknowledged(o)})
+	s.latest.set(snapshot{"shop": viewtest.Acknowledged(viewtest.Shop())}) // nothing new for this Pod: the next line is another table
+	o := viewtest.Shop()
+	o.AddPreview("api-pr-43", "api", "pr-43")
+	s.latest.set(snapshot{"shop": viewtest.Acknowledged(o)})
 	if got := nextTable(t, lines); len(got.Ports[0].Routes) != 2 {
 		t.Errorf("second table: %v, want two routes", got)
 	}
@@ -283,9 +284,9 @@ func TestStreamWaitsForThePod(t *testing.T) {
 	s, _ := newTestServer(t)
 	lines := openStream(t, s, "pod-new")
 	s.latest.set(snapshot{"shop": nil})
-	o := shop()
-	o.addPod("new", "api-1", injected("http:15401:8080"))
-	s.latest.set(snapshot{"shop": acknowledged(o)})
+	o := viewtest.Shop()
+	o.AddPod("new", "api-1", viewtest.Injected("http:15401:8080"))
+	s.latest.set(snapshot{"shop": viewtest.Acknowledged(o)})
 	if got := nextTable(t, lines); len(got.Ports) != 1 {
 		t.Errorf("first table: %v, want that of the Pod once it is known", got)
 	}
@@ -315,10 +316,10 @@ func TestSlowStream(t *testing.T) {
 			t.Errorf("got %q after %s, want an empty line", lines.Text(), api.KeepAlive)
 		}
 
-		o := shop()
+		o := viewtest.Shop()
 		for _, key := range []string{"a", "b", "c"} {
-			o.addPreview("preview-"+key, "api", key)
-			s.latest.set(snapshot{"shop": acknowledged(o)})
+			o.AddPreview("preview-"+key, "api", key)
+			s.latest.set(snapshot{"shop": viewtest.Acknowledged(o)})
 			synctest.Wait() // the first is being written; nobody reads it
 		}
 		lines.Scan()

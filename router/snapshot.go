@@ -6,11 +6,12 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/detour-dev/detour/api"
+	"github.com/detour-dev/detour/router/view"
 )
 
 // snapshot is what the router knows at one moment: a view of each namespace that takes part, nil while its caches
 // fill. It is not changed once it is made.
-type snapshot map[string]*view
+type snapshot map[string]*view.View
 
 // table is what a Pod's proxy is to be sent: an empty table, so that it routes nothing, when its namespace does not
 // take part (any more). It reports false while the answer is not known: the sidecar of a new Pod starts before the
@@ -21,13 +22,19 @@ func (s snapshot) table(namespace string, pod types.UID) (*api.Table, bool) {
 	}
 	v, takesPart := s[namespace]
 	if !takesPart {
-		return newTable(nil), true
+		return emptyTable(), true
 	}
 	if v == nil {
 		return nil, false
 	}
-	table, known := v.tables[pod]
+	table, known := v.Tables[pod]
 	return table, known
+}
+
+func emptyTable() *api.Table {
+	table := &api.Table{}
+	table.Version = table.Hash()
+	return table
 }
 
 // isComplete reports whether the caches of every namespace are filled.

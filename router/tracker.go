@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/detour-dev/detour/api"
+	"github.com/detour-dev/detour/router/view"
 )
 
 // tracker caches the objects of the namespaces that take part, and of no other. It has no goroutine of its own: the
@@ -49,7 +50,7 @@ func newTracker(open openCache, signal func(), log *slog.Logger) *tracker {
 
 // look opens and closes caches as namespaces come and go, and returns what they hold. A namespace whose cache is not
 // filled yet, or could not be opened, has nil. It reports false as long as the namespaces themselves are not known.
-func (t *tracker) look(ctx context.Context) (map[string]*objects, bool) {
+func (t *tracker) look(ctx context.Context) (map[string]*view.Objects, bool) {
 	names, err := t.listNamespaces(ctx)
 	if err != nil {
 		t.log.Error("listing namespaces", "error", err)
@@ -58,7 +59,7 @@ func (t *tracker) look(ctx context.Context) (map[string]*objects, bool) {
 		return nil, false
 	}
 	t.closeAllBut(names)
-	seen := map[string]*objects{}
+	seen := map[string]*view.Objects{}
 	for name := range names {
 		if seen[name], err = t.lookInto(ctx, name); err != nil {
 			t.log.Error("watching a namespace", "namespace", name, "error", err)
@@ -89,7 +90,7 @@ func (t *tracker) listNamespaces(ctx context.Context) (map[string]bool, error) {
 	return names, nil
 }
 
-func (t *tracker) lookInto(ctx context.Context, namespace string) (*objects, error) {
+func (t *tracker) lookInto(ctx context.Context, namespace string) (*view.Objects, error) {
 	w := t.watches[namespace]
 	if w == nil {
 		var err error
@@ -108,7 +109,7 @@ func (t *tracker) lookInto(ctx context.Context, namespace string) (*objects, err
 }
 
 // objects lists what the cache holds; the lists share its memory.
-func (w *watch) objects(ctx context.Context) (*objects, error) {
+func (w *watch) objects(ctx context.Context) (*view.Objects, error) {
 	var (
 		services     corev1.ServiceList
 		slices       discoveryv1.EndpointSliceList
@@ -122,9 +123,9 @@ func (w *watch) objects(ctx context.Context) (*objects, error) {
 			return nil, fmt.Errorf("listing %T: %w", list, err)
 		}
 	}
-	return &objects{
-		services: services.Items, slices: slices.Items, deployments: deployments.Items,
-		statefulSets: statefulSets.Items, replicaSets: replicaSets.Items, pods: pods.Items,
+	return &view.Objects{
+		Services: services.Items, EndpointSlices: slices.Items, Deployments: deployments.Items,
+		StatefulSets: statefulSets.Items, ReplicaSets: replicaSets.Items, Pods: pods.Items,
 	}, nil
 }
 
@@ -199,7 +200,7 @@ func cachesOf(cfg *rest.Config, httpClient *http.Client, mapper meta.RESTMapper)
 	return func(namespace string) (cache.Cache, error) {
 		options := cache.Options{
 			HTTPClient: httpClient, Mapper: mapper, Scheme: scheme.Scheme,
-			DefaultTransform: strip, DefaultUnsafeDisableDeepCopy: &shared,
+			DefaultTransform: view.Strip, DefaultUnsafeDisableDeepCopy: &shared,
 		}
 		if namespace == "" {
 			takesPart := labels.SelectorFromSet(labels.Set{api.LabelInject: api.InjectEnabled})

@@ -1,4 +1,4 @@
-package router
+package view
 
 import (
 	"cmp"
@@ -14,14 +14,15 @@ import (
 	"github.com/detour-dev/detour/api"
 )
 
-// objects is what the API server says of one namespace, in any order. The caches share them: read only.
-type objects struct {
-	services     []corev1.Service
-	slices       []discoveryv1.EndpointSlice
-	deployments  []appsv1.Deployment
-	statefulSets []appsv1.StatefulSet
-	replicaSets  []appsv1.ReplicaSet
-	pods         []corev1.Pod
+// Objects is what the API server says of one namespace, in any order; what [Strip] keeps of them is enough. The caches
+// share them: read only.
+type Objects struct {
+	Services       []corev1.Service
+	EndpointSlices []discoveryv1.EndpointSlice
+	Deployments    []appsv1.Deployment
+	StatefulSets   []appsv1.StatefulSet
+	ReplicaSets    []appsv1.ReplicaSet
+	Pods           []corev1.Pod
 }
 
 // world is one namespace's objects, indexed and in an order that is the same on every replica.
@@ -46,18 +47,18 @@ type pod struct {
 	taken []api.TakenPort
 }
 
-func newWorld(namespace string, o objects) *world {
+func newWorld(namespace string, o Objects) *world {
 	w := &world{namespace: namespace, byUID: map[types.UID]*node{}, reached: map[endpointKey][]uint16{}}
-	for i := range o.services {
-		w.services = append(w.services, &o.services[i])
+	for i := range o.Services {
+		w.services = append(w.services, &o.Services[i])
 	}
-	for i := range o.pods {
-		if p := &o.pods[i]; !ended(p) {
+	for i := range o.Pods {
+		if p := &o.Pods[i]; !ended(p) {
 			w.pods = append(w.pods, &pod{Pod: p, taken: takenPorts(p)})
 		}
 	}
-	for i := range o.slices {
-		w.addSlice(&o.slices[i])
+	for i := range o.EndpointSlices {
+		w.addSlice(&o.EndpointSlices[i])
 	}
 	w.addNodes(o)
 	slices.SortFunc(w.services, func(a, b *corev1.Service) int { return cmp.Compare(a.Name, b.Name) })
@@ -250,22 +251,22 @@ type node struct {
 	pod       *corev1.Pod       // when it is one
 }
 
-func (w *world) addNodes(o objects) {
-	for i := range o.deployments {
-		d := &o.deployments[i]
+func (w *world) addNodes(o Objects) {
+	for i := range o.Deployments {
+		d := &o.Deployments[i]
 		w.addNode(&node{ObjectMeta: &d.ObjectMeta, kind: "Deployment", version: "apps/v1", podLabels: d.Spec.Template.Labels})
 	}
-	for i := range o.statefulSets {
-		s := &o.statefulSets[i]
+	for i := range o.StatefulSets {
+		s := &o.StatefulSets[i]
 		w.addNode(&node{ObjectMeta: &s.ObjectMeta, kind: "StatefulSet", version: "apps/v1", podLabels: s.Spec.Template.Labels})
 	}
-	for i := range o.replicaSets {
-		r := &o.replicaSets[i]
+	for i := range o.ReplicaSets {
+		r := &o.ReplicaSets[i]
 		idle := r.Spec.Replicas != nil && *r.Spec.Replicas == 0 && r.Status.Replicas == 0
 		w.addNode(&node{ObjectMeta: &r.ObjectMeta, kind: "ReplicaSet", version: "apps/v1", podLabels: r.Spec.Template.Labels, idle: idle})
 	}
-	for i := range o.pods {
-		p := &o.pods[i]
+	for i := range o.Pods {
+		p := &o.Pods[i]
 		w.addNode(&node{ObjectMeta: &p.ObjectMeta, kind: "Pod", version: "v1", podLabels: p.Labels, pod: p})
 	}
 	slices.SortFunc(w.nodes, func(a, b *node) int {

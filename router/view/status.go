@@ -1,7 +1,8 @@
-package router
+package view
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,35 +12,6 @@ import (
 
 	"github.com/detour-dev/detour/api"
 )
-
-// view is what the router makes of one namespace at one moment. It is not changed once it is made.
-type view struct {
-	tables map[types.UID]*api.Table // of injected Pods
-	status api.Status               // without Traffic
-	text   string                   // the status as the ConfigMap holds it
-	// objects are the previews' topmost objects, by the name of the preview: Events go to them.
-	objects map[string]corev1.ObjectReference
-}
-
-// newView is the pure function in the middle of the router: the same objects and acknowledgements give the same
-// tables and the same status on every replica, whatever their order.
-func newView(namespace string, o objects, acks api.Acks) *view {
-	w := newWorld(namespace, o)
-	previews := w.findPreviews()
-	v := &view{tables: w.tables(previews), objects: map[string]corev1.ObjectReference{}}
-	for _, p := range previews {
-		v.objects[p.name] = p.object
-		v.status.Previews = append(v.status.Previews, w.previewStatus(p, v.tables, acks))
-	}
-	slices.SortStableFunc(v.status.Previews, func(a, b api.PreviewStatus) int {
-		return cmp.Or(cmp.Compare(a.Target, b.Target), cmp.Compare(a.Key, b.Key))
-	})
-	for _, service := range w.services {
-		v.status.Services = append(v.status.Services, w.serviceStatus(service))
-	}
-	v.text = statusText(v.status)
-	return v
-}
 
 func (w *world) previewStatus(p *preview, tables map[types.UID]*api.Table, acks api.Acks) api.PreviewStatus {
 	s := api.PreviewStatus{
@@ -247,4 +219,21 @@ func (w *world) whyUncovered(service *corev1.Service, pod *pod) (reason, why str
 		}
 	}
 	return "", ""
+}
+
+// maxMissing is how many missing Pods a ConfigMap names for each preview; the router's API names all.
+const maxMissing = 10
+
+// statusText is the status as the ConfigMap holds it.
+func statusText(s api.Status) string {
+	s.Previews = slices.Clone(s.Previews)
+	for i := range s.Previews {
+		p := &s.Previews[i]
+		p.Missing = p.Missing[:min(len(p.Missing), maxMissing)]
+	}
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		panic(err) // a Status holds nothing that JSON cannot say
+	}
+	return string(b) + "\n"
 }

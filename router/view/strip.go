@@ -1,4 +1,4 @@
-package router
+package view
 
 import (
 	appsv1 "k8s.io/api/apps/v1"
@@ -9,9 +9,11 @@ import (
 	"github.com/detour-dev/detour/api"
 )
 
-// strip is the caches' transform: it keeps of an object what newView reads, so that a replica's memory does not grow
-// with what people keep in their Pods, and no secret in an environment variable stays in it.
-func strip(object any) (any, error) {
+// Strip keeps of an object what [New] reads, and of a Namespace what identifies it. It is made to be the transform of
+// the caches that hold [Objects], so that a replica's memory does not grow with what people keep in their Pods, and no
+// secret in an environment variable stays in it. What it returns shares memory with the object, which it does not
+// change. Anything else, such as a cache's tombstone, is returned as it is; the error is always nil.
+func Strip(object any) (any, error) {
 	switch o := object.(type) {
 	case *corev1.Namespace:
 		return &corev1.Namespace{TypeMeta: o.TypeMeta, ObjectMeta: stripMeta(o.ObjectMeta)}, nil

@@ -1,4 +1,4 @@
-package router
+package view
 
 import (
 	"cmp"

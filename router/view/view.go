@@ -1,0 +1,57 @@
+// Package view is the pure function in the middle of the router: what the API server says of one namespace, and what
+// its proxies have acknowledged, make the table of each injected Pod and the namespace's [api.Status].
+//
+// The same input gives the same tables and the same status on every replica, whatever its order; that is what lets
+// replicas agree without talking.
+//
+// # Use
+//
+//	v := view.New("shop", view.Objects{Services: services, Pods: pods, …}, acks)
+//	table := v.Tables[pod.UID]
+//
+// A cache that is to hold the objects needs no more of them than [Strip] keeps.
+//
+// # What it does not do
+//
+// It reads no API server, holds no cache, starts no goroutine and knows no clock: which namespaces take part, when to
+// look again, whom to send a table and when an acknowledgement is too old is the router's to say. It counts no traffic.
+package view
+
+import (
+	"cmp"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/detour-dev/detour/api"
+)
+
+// View is what the router makes of one namespace at one moment. It is not changed once it is made.
+type View struct {
+	Tables map[types.UID]*api.Table // of injected Pods
+	Status api.Status               // without Traffic
+	Text   string                   // the Status as the ConfigMap holds it
+	// References are the previews' topmost objects, by the name of the preview: Events go to them.
+	References map[string]corev1.ObjectReference
+}
+
+// New makes the view of a namespace. A Pod's proxy has put its table in force when acks, which are by Pod UID, hold the
+// table's version; how old they are does not matter here.
+func New(namespace string, o Objects, acks api.Acks) *View {
+	w := newWorld(namespace, o)
+	previews := w.findPreviews()
+	v := &View{Tables: w.tables(previews), References: map[string]corev1.ObjectReference{}}
+	for _, p := range previews {
+		v.References[p.name] = p.object
+		v.Status.Previews = append(v.Status.Previews, w.previewStatus(p, v.Tables, acks))
+	}
+	slices.SortStableFunc(v.Status.Previews, func(a, b api.PreviewStatus) int {
+		return cmp.Or(cmp.Compare(a.Target, b.Target), cmp.Compare(a.Key, b.Key))
+	})
+	for _, service := range w.services {
+		v.Status.Services = append(v.Status.Services, w.serviceStatus(service))
+	}
+	v.Text = statusText(v.Status)
+	return v
+}
