@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// These Services' ports are forwarded to; the overlay for this cluster exposes the router there.
+// The NodePorts that are forwarded to: those of the router's gateway and of its dashboard, once it has them.
 const (
 	gatewayNodePort   = "30080"
 	dashboardNodePort = "30081"
