@@ -135,8 +135,7 @@ func testRouterAway(t *testing.T) {
 		}
 	}
 
-	kubectl(t, "rollout", "restart", "-n", "shop", "deployment/frontend")
-	rollOut(t, "shop")
+	restart(t, "shop", "deployment/frontend")
 	ask = askHTTP(t, serviceAddress(t, "shop", "frontend"), "http1")
 	if r, err := ask(t.Context(), ""); err != nil || r.check("frontend", "http1", "") != nil {
 		t.Errorf("a proxy that never had a table: %v, %v", err, r.check("frontend", "http1", ""))

@@ -6,6 +6,7 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,8 +48,7 @@ func installShop(t *testing.T) {
 	apply(t, "hack/shop/manifests")
 	rollOut(t, "shop")
 	kubectl(t, "label", "namespace", "shop", "detour.dev/inject=enabled")
-	kubectl(t, "rollout", "restart", "deployment", "-n", "shop")
-	rollOut(t, "shop")
+	restart(t, "shop", "deployment")
 
 	apply(t, "hack/shop/preview")
 	kubectl(t, "label", "deployment", "-n", "shop", "api-pr-42", "detour.dev/target=api", "detour.dev/key=pr-42")
@@ -77,6 +77,18 @@ func rollOut(t *testing.T, namespace string) {
 	for name := range strings.FieldsSeq(kubectl(t, "get", "deployments", "-n", namespace, "-o", "name")) {
 		kubectl(t, "rollout", "status", "-n", namespace, name, "--timeout=2m")
 	}
+}
+
+// restart replaces the Pods of one or all Deployments and waits until the old ones, to which Services may lead for a
+// moment longer, are gone.
+func restart(t *testing.T, namespace, what string) {
+	t.Helper()
+	before := strings.Fields(kubectl(t, "get", "pods", "-n", namespace, "-o", "name"))
+	kubectl(t, "rollout", "restart", "-n", namespace, what)
+	rollOut(t, namespace)
+	after := kubectl(t, "get", "pods", "-n", namespace, "-o", `go-template={{range .items}}{{if not .metadata.deletionTimestamp}}pod/{{.metadata.name}} {{end}}{{end}}`)
+	old := slices.DeleteFunc(before, func(pod string) bool { return slices.Contains(strings.Fields(after), pod) })
+	kubectl(t, append([]string{"wait", "-n", namespace, "--for=delete", "--timeout=2m"}, old...)...)
 }
 
 // serviceAddress is the cluster address and first port of a Service.
