@@ -15,7 +15,7 @@ demo: ## Show it: cluster, Detour, the demo shop, a preview, a request each way
 test: ## Everything that must pass
 	hack/test
 
-lint: ## gofmt, go vet and staticcheck over every module
+lint: ## gofmt, go vet and staticcheck
 	hack/lint
 
 unit: ## Tests of the programs alone
