@@ -5,8 +5,8 @@ import (
 	"regexp"
 )
 
-// MaxHostLabel is the length that DNS allows one label of a host name (RFC 1035, section 2.3.4).
-const MaxHostLabel = 63
+// maxHostLabel is the length that DNS allows one label of a host name (RFC 1035, section 2.3.4).
+const maxHostLabel = 63
 
 // keyPattern is what Kubernetes allows a label's value. It leaves out everything that would need quoting in a
 // header, in baggage or in a URL.
@@ -26,9 +26,9 @@ func HostLabel(key, service, namespace string) (string, error) {
 	if !hostLabelPattern.MatchString(label) {
 		return "", fmt.Errorf("key %q cannot be part of a host name: use lower-case letters, digits and '-' only", key)
 	}
-	if over := len(label) - MaxHostLabel; over > 0 {
+	if over := len(label) - maxHostLabel; over > 0 {
 		return "", fmt.Errorf("key %q makes the host name %q %d characters longer than the %d that DNS allows: use a shorter key",
-			key, label, over, MaxHostLabel)
+			key, label, over, maxHostLabel)
 	}
 	return label, nil
 }

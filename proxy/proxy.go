@@ -5,11 +5,11 @@
 //
 // A connection comes in at a port that the proxy took over (listen.go). The app is dialled at once, and whichever
 // side speaks first decides what the connection carries (sniff.go): a server that greets, TLS, and everything that is
-// not HTTP is copied both ways (tcp.go). The requests of an HTTP connection are taken one by one (http.go): the keys
-// that a request carries (carrier.go) are looked up in the table in force (table.go), and a pure function says where
-// it goes (decide.go): to the app over the connection that was dialled for this client, to a preview over one that is
-// opened when first needed (pair.go), or nowhere, with an answer that says why (refusal.go). A connection that
-// upgrades becomes a tunnel (tunnel.go).
+// not HTTP is copied both ways (tcp.go). Otherwise the two connections are a pair (pair.go), and the client's requests
+// are taken one by one (http.go): the keys that a request carries (carrier.go) are looked up in the table in force
+// (table.go), and a pure function says where it goes (decide.go): to the app over the connection that was dialled for
+// this client, to a preview over one that is opened when first needed (both upstream.go), or nowhere, with an answer
+// that says why (refusal.go). A connection that upgrades becomes a tunnel (tunnel.go).
 //
 // The table comes from the router (router.go) or from a file (file.go). Without either everything goes to the app,
 // except requests that carry a key: those are answered 503, since nobody can say whose they are.
