@@ -31,7 +31,7 @@ func newKeeping(t *testing.T, objects ...client.Object) *keeping {
 	k := &keeping{t: t, clock: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
 	k.keeper = &keeper{
 		client: c, own: "detour-system", metrics: testMetrics(t), log: slog.New(slog.DiscardHandler),
-		names: serverNames(Config{Namespace: "detour-system", Hosts: []string{"detour-webhook.detour-system.svc"}}),
+		names: serverNames("detour-system"),
 		now:   func() time.Time { return k.clock },
 	}
 	k.serving = &servingCertificate{client: c, own: "detour-system", log: k.log}

@@ -68,10 +68,6 @@ type Config struct {
 	// and announces their CA in the webhook configuration.
 	CertDir string
 
-	// Hosts are the names that such a certificate of the admission server is for; none means
-	// detour-webhook.<Namespace>.svc. Only a test has others.
-	Hosts []string
-
 	// Cluster is how the API server is reached. Required.
 	Cluster *rest.Config
 
@@ -91,9 +87,6 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.Router == "" {
 		c.Router = "https://detour-router." + c.Namespace + ".svc:8443"
-	}
-	if len(c.Hosts) == 0 {
-		c.Hosts = []string{"detour-webhook." + c.Namespace + ".svc"}
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()
@@ -203,7 +196,7 @@ func assemble(ctx context.Context, mgr manager.Manager, config Config, metrics *
 	}
 	namespaces := &namespaceReconciler{client: client, live: mgr.GetAPIReader(), members: members, log: log}
 	keeper := &keeper{
-		client: client, own: config.Namespace, dir: config.CertDir, names: serverNames(config),
+		client: client, own: config.Namespace, dir: config.CertDir, names: serverNames(config.Namespace),
 		now: time.Now, metrics: metrics, log: log,
 	}
 	errs := []error{services.setup(mgr), namespaces.setup(mgr), mgr.Add(apiServer), mgr.Add(keeper), checks(ctx, mgr)}
@@ -213,11 +206,11 @@ func assemble(ctx context.Context, mgr manager.Manager, config Config, metrics *
 	return errors.Join(errs...)
 }
 
-// serverNames are the names that each Secret's certificate is for.
-func serverNames(config Config) map[string][]string {
-	router := "detour-router." + config.Namespace + ".svc"
+// serverNames are the names that each Secret's certificate is for, with Detour in the namespace.
+func serverNames(namespace string) map[string][]string {
+	router := "detour-router." + namespace + ".svc"
 	return map[string][]string{
-		secretWebhook: config.Hosts,
+		secretWebhook: {"detour-webhook." + namespace + ".svc"},
 		secretRouter:  {router, router + ".cluster.local"},
 	}
 }

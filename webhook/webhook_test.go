@@ -21,7 +21,7 @@ func TestConfigIsChecked(t *testing.T) {
 	if want := "https://detour-router.detour-system.svc:8443"; got.Router != want {
 		t.Errorf("the router is %s, want %s", got.Router, want)
 	}
-	if diff := cmp.Diff([]string{"detour-webhook.detour-system.svc"}, got.Hosts); diff != "" {
+	if diff := cmp.Diff([]string{"detour-webhook.detour-system.svc"}, serverNames(got.Namespace)[secretWebhook]); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
 	for name, spoil := range map[string]func(*Config){
