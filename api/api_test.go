@@ -18,6 +18,8 @@ func TestSidecarRoundTrip(t *testing.T) {
 		Namespace: "shop",
 		Pod:       "api-0",
 		PodIPs:    []netip.Addr{netip.MustParseAddr("10.0.0.7"), netip.MustParseAddr("fd00::7")},
+
+		ClientAddress: ClientForwarded,
 	}
 	env := map[string]string{EnvNamespace: "shop", EnvPod: "api-0", EnvPodIPs: "10.0.0.7,fd00::7"}
 	for _, e := range want.Env() {
@@ -38,6 +40,7 @@ func TestParseSidecarNamesTheVariable(t *testing.T) {
 	}
 	for name, bad := range map[string]string{
 		EnvPorts: "http:0:8080", EnvAdminPort: "70000", EnvRouter: "http://r", EnvPodIPs: "nonsense",
+		EnvClientAddress: "x-real-ip",
 	} {
 		_, err := ParseSidecar(func(n string) string {
 			if n == name {

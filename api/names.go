@@ -31,6 +31,10 @@ const (
 
 	FallbackBaseline = "baseline"
 
+	// AnnotationClientAddress is set by users on a Pod whose app needs to know its clients' addresses: a [ClientAddress].
+	// The webhook hands it to the proxy.
+	AnnotationClientAddress = "detour.dev/client-address"
+
 	// AnnotationNotInjected is written by the webhook on a Pod that it left without a proxy; the value is the named
 	// reason. The webhook's reconciler turns it into an Event, the router into the status.
 	AnnotationNotInjected = "detour.dev/not-injected"

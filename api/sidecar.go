@@ -16,6 +16,8 @@ const (
 	EnvNamespace = "DETOUR_POD_NAMESPACE" // downward: metadata.namespace
 	EnvPod       = "DETOUR_POD_NAME"      // downward: metadata.name
 	EnvPodIPs    = "DETOUR_POD_IPS"       // downward: status.podIPs, joined with commas
+
+	EnvClientAddress = "DETOUR_CLIENT_ADDRESS" // [AnnotationClientAddress]; missing without one
 )
 
 // Files that the sidecar rereads whenever it connects to the router.
@@ -33,16 +35,44 @@ type Sidecar struct {
 	Namespace string
 	Pod       string
 	PodIPs    []netip.Addr // one a family; the app is dialled on the one of the client's
+
+	ClientAddress ClientAddress
+}
+
+// ClientAddress is how the app is told the address of its client.
+type ClientAddress string
+
+const (
+	// ClientHidden is the default: the app sees the Pod's own address, and its bytes are left alone.
+	ClientHidden ClientAddress = ""
+	// ClientForwarded adds X-Forwarded-For and Forwarded (RFC 7239) to every HTTP request.
+	ClientForwarded ClientAddress = "forwarded"
+	// ClientProxyProtocol begins every connection to the app, whatever it speaks, with a PROXY protocol header,
+	// version 2 (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt).
+	ClientProxyProtocol ClientAddress = "proxy-protocol"
+)
+
+// ParseClientAddress reads the value of [AnnotationClientAddress]. The error says what it may be.
+func ParseClientAddress(s string) (ClientAddress, error) {
+	switch c := ClientAddress(s); c {
+	case ClientHidden, ClientForwarded, ClientProxyProtocol:
+		return c, nil
+	}
+	return ClientHidden, fmt.Errorf("%q: want %q or %q", s, ClientForwarded, ClientProxyProtocol)
 }
 
 // Env renders the part of s that is known at admission, in the order in which it stands in the Pod; the rest is
 // downward.
 func (s Sidecar) Env() [][2]string {
-	return [][2]string{
+	env := [][2]string{
 		{EnvPorts, FormatPorts(s.Ports)},
 		{EnvAdminPort, fmt.Sprint(s.AdminPort)},
 		{EnvRouter, s.Router},
 	}
+	if s.ClientAddress != ClientHidden {
+		env = append(env, [2]string{EnvClientAddress, string(s.ClientAddress)})
+	}
+	return env
 }
 
 // ParseSidecar reads the configuration from the environment. The error names the variable and its value.
@@ -57,6 +87,9 @@ func ParseSidecar(getenv func(string) string) (Sidecar, error) {
 	}
 	if u, err := url.Parse(s.Router); s.Router != "" && (err != nil || u.Scheme != "https" || u.Host == "") {
 		return s, fmt.Errorf("%s: %q is not an https URL", EnvRouter, s.Router)
+	}
+	if s.ClientAddress, err = ParseClientAddress(getenv(EnvClientAddress)); err != nil {
+		return s, fmt.Errorf("%s: %w", EnvClientAddress, err)
 	}
 	for part := range strings.SplitSeq(getenv(EnvPodIPs), ",") {
 		ip, err := netip.ParseAddr(strings.TrimSpace(part))

@@ -21,7 +21,7 @@ func proxyContainer(pod *corev1.Pod, plan portPlan, with sidecar) corev1.Contain
 		Image:           with.image,
 		ImagePullPolicy: corev1.PullIfNotPresent,
 		RestartPolicy:   ptr.To(corev1.ContainerRestartPolicyAlways), // a native sidecar (KEP-753)
-		Env:             proxyEnv(plan, with),
+		Env:             proxyEnv(pod, plan, with),
 		Ports:           proxyPorts(plan),
 		Resources:       proxyResources(pod),
 		VolumeMounts:    []corev1.VolumeMount{{Name: api.VolumeProxy, MountPath: api.ProxyDir, ReadOnly: true}},
@@ -39,9 +39,14 @@ func proxyContainer(pod *corev1.Pod, plan portPlan, with sidecar) corev1.Contain
 	}
 }
 
-func proxyEnv(plan portPlan, with sidecar) []corev1.EnvVar {
+func proxyEnv(pod *corev1.Pod, plan portPlan, with sidecar) []corev1.EnvVar {
 	var env []corev1.EnvVar
-	known := api.Sidecar{Ports: plan.taken, AdminPort: plan.admin, Router: with.router}
+	known := api.Sidecar{
+		Ports:         plan.taken,
+		AdminPort:     plan.admin,
+		Router:        with.router,
+		ClientAddress: api.ClientAddress(pod.Annotations[api.AnnotationClientAddress]), // inject has checked it
+	}
 	for _, e := range known.Env() {
 		env = append(env, corev1.EnvVar{Name: e[0], Value: e[1]})
 	}

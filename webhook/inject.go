@@ -102,8 +102,15 @@ func reasonInSpec(pod *corev1.Pod) reason {
 		return reasonNameTaken
 	case pod.Spec.ServiceAccountName == "": // the API server would refuse the proxy's token
 		return reasonNoAccount
+	case badClientAddress(pod):
+		return reasonClientAddress
 	}
 	return ""
+}
+
+func badClientAddress(pod *corev1.Pod) bool {
+	_, err := api.ParseClientAddress(pod.Annotations[api.AnnotationClientAddress])
+	return err != nil
 }
 
 // proxyOf returns the proxy of an injected Pod, or nil.

@@ -26,6 +26,7 @@ const (
 	reasonTooOld          reason = "api-server-too-old"
 	reasonNameTaken       reason = "name-taken"
 	reasonNoAccount       reason = "no-service-account"
+	reasonClientAddress   reason = "bad-client-address"
 	reasonInjectedAlready reason = "injected-already" // never annotated: the Pod has its proxy
 )
 
@@ -71,6 +72,10 @@ var explanations = map[reason]explanation{
 	reasonNoAccount: {
 		"it has no ServiceAccount, so the proxy could not tell the router who it is",
 		"Switch the API server's ServiceAccount admission on",
+	},
+	reasonClientAddress: {
+		fmt.Sprintf("its annotation %s has a value that means nothing", api.AnnotationClientAddress),
+		fmt.Sprintf("Set it to %q or %q, or remove it", api.ClientForwarded, api.ClientProxyProtocol),
 	},
 	reasonNameTaken: {
 		fmt.Sprintf("it has a container or a volume named %q of its own", api.ContainerProxy),
