@@ -6,7 +6,7 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/ ./cmd/proxy ./cmd/router ./cmd/webhook
+RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/ ./cmd/router ./cmd/webhook && hack/proxy /out/proxy
 
 FROM scratch AS proxy
 COPY --from=build /out/proxy /proxy

@@ -4,7 +4,7 @@ export CLUSTER REGISTRY TAG
 CLUSTER ?= local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit integration e2e cluster images deploy undeploy down clean
+.PHONY: help demo test lint unit integration e2e bench soak cluster images deploy undeploy down clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,12 +23,19 @@ unit: ## Tests of the programs alone
 	go -C hack/image test ./...
 	go -C hack/shop test ./...
 	go -C hack/cluster test ./...
+	go -C test/bench test ./...
 
 integration: ## Tests against a real API server and etcd
 	KUBEBUILDER_ASSETS=$$(hack/cluster/cluster bin) go test -count=1 -tags=integration ./test/integration
 
 e2e: ## Tests on a whole cluster, which is left running
 	hack/e2e
+
+bench: ## Measure the proxy beside haproxy, nginx and net/http
+	hack/bench
+
+soak: ## A million connections through the proxy, and what is left of them (an hour)
+	DETOUR_SOAK_CONNECTIONS=1000000 hack/conformance -test.v -test.run=TestLeaks -test.timeout=3h
 
 cluster: ## Bring the local cluster up
 	hack/cluster/cluster up

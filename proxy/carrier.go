@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"iter"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -19,19 +18,45 @@ const (
 	maxBaggageMembers = 64
 )
 
+// field is one header line.
+type field struct {
+	name  string // in lower case
+	value string
+}
+
+// values are those of all fields of a name, in order.
+func values(fields []field, name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, f := range fields {
+			if f.name == name && !yield(f.value) {
+				return
+			}
+		}
+	}
+}
+
+// Carriers in the form in which fields are named.
+var (
+	carrierKey     = strings.ToLower(api.HeaderKey)
+	carrierBaggage = strings.ToLower(api.HeaderBaggage)
+)
+
+// memberName is in every carrier: it is the name of the baggage member, and of the header in lower case.
+const memberName = api.BaggageMember
+
 // keysOf lists the keys that a request carries in the order in which they count: those of Detour-Key before those of
 // baggage, and within a carrier by position. What cannot be a key is left out.
-func keysOf(h http.Header) []string {
-	return append(headerKeys(h), baggageKeys(h)...)
+func keysOf(fields []field) []string {
+	return append(headerKeys(fields), baggageKeys(fields)...)
 }
 
-func headerKeys(h http.Header) []string {
-	return validKeys(nil, elements(h[api.HeaderKey]))
+func headerKeys(fields []field) []string {
+	return validKeys(nil, elements(values(fields, carrierKey)))
 }
 
-func baggageKeys(h http.Header) []string {
+func baggageKeys(fields []field) []string {
 	var keys []string
-	for member := range elements(h[api.HeaderBaggage]) {
+	for member := range elements(values(fields, carrierBaggage)) {
 		if value, ok := memberValue(member); ok {
 			keys = validKeys(keys, strings.SplitSeq(value, ","))
 		}
@@ -60,29 +85,34 @@ func notBaggageOctet(r rune) bool {
 	return r <= ' ' || r >= 0x7f || strings.ContainsRune("\",;\\", r)
 }
 
-// carryOn makes sure that the keys of Detour-Key are in baggage as well, which instrumented apps pass on where they drop
-// headers that they do not know. Several keys share one member, separated by an encoded comma, because OpenTelemetry's
-// SDKs keep only one member of a name. Baggage that names a key already is left alone, and so is everything if it
-// would grow beyond what others have to hand on: then carryOn reports false.
-func carryOn(h http.Header) bool {
-	keys := headerKeys(h)
-	if len(keys) == 0 || len(baggageKeys(h)) > 0 {
-		return true
+// carryOn is the member that has to be added to a request's baggage, so that the keys of Detour-Key are in it as well:
+// instrumented apps pass baggage on where they drop headers that they do not know. None is needed without Detour-Key, and
+// where baggage names a key already. Several keys share one member, separated by an encoded comma, because
+// OpenTelemetry's SDKs keep only one member of a name. fits is false if baggage would grow beyond what others have to
+// hand on: then it has to stay as it is.
+//
+// The member belongs at the end of the first baggage field, because some SDKs read no other.
+func carryOn(fields []field) (member string, fits bool) {
+	keys := headerKeys(fields)
+	if len(keys) == 0 || len(baggageKeys(fields)) > 0 {
+		return "", true
 	}
-	members := slices.Collect(elements(h[api.HeaderBaggage]))
-	members = append(members, api.BaggageMember+"="+strings.Join(keys, "%2C"))
-	joined := strings.Join(members, ",")
-	if len(joined) > maxBaggage || len(members) > maxBaggageMembers {
-		return false
+	member = api.BaggageMember + "=" + strings.Join(keys, "%2C")
+	size, members := len(member), 1
+	for m := range elements(values(fields, carrierBaggage)) {
+		size += len(m) + 1
+		members++
 	}
-	h[api.HeaderBaggage] = []string{joined}
-	return true
+	if size > maxBaggage || members > maxBaggageMembers {
+		return "", false
+	}
+	return member, true
 }
 
 // elements are those of a list that may be spread over several lines (RFC 9110, section 5.6.1).
-func elements(lines []string) iter.Seq[string] {
+func elements(lines iter.Seq[string]) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for _, line := range lines {
+		for line := range lines {
 			for e := range strings.SplitSeq(line, ",") {
 				if e = trim(e); e != "" && !yield(e) {
 					return
@@ -90,6 +120,21 @@ func elements(lines []string) iter.Seq[string] {
 			}
 		}
 	}
+}
+
+// oneLine is a list on one line.
+func oneLine(s string) iter.Seq[string] {
+	return func(yield func(string) bool) { yield(s) }
+}
+
+// names reports whether a list field, such as Connection, has an element, whatever its case.
+func names(fields []field, list, element string) bool {
+	for e := range elements(values(fields, list)) {
+		if strings.EqualFold(e, element) {
+			return true
+		}
+	}
+	return false
 }
 
 // validKeys appends what can be a key and is not there yet.

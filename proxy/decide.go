@@ -43,3 +43,9 @@ func decide(t *table, port uint16, keys []string) decision {
 	}
 	return decision{unavailable, r}
 }
+
+// candidates are the endpoints in the order in which they are to be tried: they take turns, request by request.
+func (r *route) candidates() []endpoint {
+	turn := int(r.tally.requests.Load() % uint64(len(r.endpoints)))
+	return append(r.endpoints[turn:len(r.endpoints):len(r.endpoints)], r.endpoints[:turn]...)
+}

@@ -1,12 +1,13 @@
 package proxy
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/detour-dev/detour/api"
 )
@@ -14,98 +15,130 @@ import (
 // port is a port of the app that the proxy serves in its place.
 type port struct {
 	api.TakenPort
-	listener net.Listener
+	listen uint16 // the port that was bound, if the kernel was to choose
+	fd     int
 }
 
-// listen binds a port on all addresses of both families.
-func listen(number uint16) (net.Listener, error) {
-	address := fmt.Sprintf(":%d", number)
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("listening on %s: %w", address, err)
+// bind listens on all addresses of both families, or of IPv4 where there is no IPv6.
+func bind(taken api.TakenPort) (port, error) {
+	fd, err := bindFamily(unix.AF_INET6, &unix.SockaddrInet6{Port: int(taken.Listen)})
+	if err == unix.EAFNOSUPPORT || err == unix.EADDRNOTAVAIL {
+		fd, err = bindFamily(unix.AF_INET, &unix.SockaddrInet4{Port: int(taken.Listen)})
 	}
-	return l, nil
+	if err != nil {
+		return port{}, fmt.Errorf("port %q: listening on :%d: %w", taken.Name, taken.Listen, err)
+	}
+	address, err := unix.Getsockname(fd)
+	if err != nil {
+		unix.Close(fd)
+		return port{}, fmt.Errorf("port %q: %w", taken.Name, err)
+	}
+	return port{taken, addrPort(address).Port(), fd}, nil
 }
 
-// acceptPause is how long to wait when the kernel refuses another connection, for want of descriptors as a rule.
-const acceptPause = 50 * time.Millisecond
+// bindFamily makes a listening socket. Connections inherit its options.
+func bindFamily(family int, address unix.Sockaddr) (fd int, err error) {
+	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
+	if family == unix.AF_INET6 {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0); err != nil {
+			return fd, err
+		}
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return fd, err
+	}
+	if err := setOptions(fd); err != nil {
+		return fd, err
+	}
+	if err := unix.Bind(fd, address); err != nil {
+		return fd, err
+	}
+	return fd, unix.Listen(fd, backlog)
+}
 
-// accept serves port until its listener is closed.
-func (p *Proxy) accept(ctx context.Context, port port) {
-	for {
-		c, err := port.listener.Accept()
-		switch {
-		case errors.Is(err, net.ErrClosed):
+// backlog is how many connections may wait to be accepted; the kernel lowers it to net.core.somaxconn.
+const backlog = 1 << 15
+
+func addrPort(a unix.Sockaddr) netip.AddrPort {
+	switch a := a.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
+	}
+	return netip.AddrPort{}
+}
+
+func (p port) address() net.Addr {
+	return &net.TCPAddr{IP: net.IPv6unspecified, Port: int(p.listen)}
+}
+
+// acceptor takes one loop's share of the connections to a port.
+type acceptor struct {
+	proxy *Proxy
+	loop  *loop
+	port  port
+}
+
+const (
+	// acceptPause is how long to wait when the kernel refuses another connection, for want of descriptors as a rule.
+	acceptPause = 50 * time.Millisecond
+	// maxAccepts is how many connections are taken in a row, so that the other loops have their share.
+	maxAccepts = 16
+)
+
+func (a *acceptor) start() error {
+	return a.loop.watch(a.port.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, a)
+}
+
+// stop leaves the descriptor open: it belongs to all loops.
+func (a *acceptor) stop() {
+	a.loop.forget(a.port.fd)
+	unix.EpollCtl(a.loop.epoll, unix.EPOLL_CTL_DEL, a.port.fd, nil)
+}
+
+func (a *acceptor) event(uint32) {
+	for range maxAccepts {
+		fd, from, err := unix.Accept4(a.port.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		switch err {
+		case nil:
+			a.proxy.welcome(a.loop, a.port.TakenPort, fd, addrPort(from))
+		case unix.EAGAIN:
 			return
-		case err != nil:
-			p.meters.failed(reasonAccept)
-			p.log.Warn("accepting", "port", port.Name, "error", err)
-			pause(ctx, acceptPause)
+		case unix.EINTR, unix.ECONNABORTED:
 		default:
-			p.pairs.running.Go(func() { p.connection(ctx, port.TakenPort, &conn{Conn: c}) })
+			a.pause(os.NewSyscallError("accept4", err))
+			return
 		}
 	}
 }
 
-// connection takes one client from its first byte to the end, or to the HTTP server.
-func (p *Proxy) connection(ctx context.Context, port api.TakenPort, client *conn) {
-	app, err := p.dialApp(ctx, client, port.App)
-	if err != nil {
-		// What the client would see if we were not there.
-		p.meters.failed(reasonAppRefused)
-		p.log.Debug("dialling the app", "port", port.Name, "error", err)
-		client.reset()
-		return
-	}
-	pair := newPair(p, port, client, app)
-	if !p.pairs.add(pair) {
-		pair.Close()
-		return
-	}
-	if pair.carry(sniff(client, app, p.table.Load().protocol(port.App))) == protocolTCP {
-		relay(client, app)
-		pair.Close()
-		return
-	}
-	if err := pair.connectApp(ctx); err != nil || !p.queue.push(pair) {
-		pair.Close()
-	}
+func (a *acceptor) pause(why error) {
+	a.proxy.meters.failed(reasonAccept)
+	a.proxy.log.Warn("accepting", "port", a.port.Name, "error", why)
+	a.stop()
+	a.loop.after(acceptPause, func() {
+		if !a.proxy.draining.Load() {
+			a.start()
+		}
+	})
 }
 
-// dialApp connects to the app on the Pod's own address of the client's family. Never on loopback: software trusts
-// loopback. No deadline: how long a client waits for a busy app is for the two of them.
-func (p *Proxy) dialApp(ctx context.Context, client *conn, number uint16) (*conn, error) {
-	to := netip.AddrPortFrom(ownAddress(p.cfg.Sidecar.PodIPs, client.RemoteAddr()), number)
-	return dial(ctx, to)
-}
-
-// ownAddress is the Pod's address of the client's family, or its first one.
-func ownAddress(own []netip.Addr, client net.Addr) netip.Addr {
-	if from, ok := client.(*net.TCPAddr); ok {
-		for _, ip := range own {
-			if ip.Unmap().Is4() == from.AddrPort().Addr().Unmap().Is4() {
-				return ip
-			}
+// ownAddress is the Pod's address of the client's family, or its first one. The app is dialled there and never on
+// loopback: software trusts loopback.
+func ownAddress(own []netip.Addr, client netip.Addr) netip.Addr {
+	for _, ip := range own {
+		if ip.Unmap().Is4() == client.Unmap().Is4() {
+			return ip
 		}
 	}
 	return own[0]
-}
-
-func dial(ctx context.Context, to netip.AddrPort) (*conn, error) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp", to.String())
-	if err != nil {
-		return nil, err
-	}
-	return &conn{Conn: c}, nil
-}
-
-// pause waits, or not if ctx is done.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }

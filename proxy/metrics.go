@@ -17,6 +17,8 @@ const (
 	reasonAborted          = "aborted"           // the app or a preview broke off before its answer was complete
 	reasonConnect          = "connect"           // 405
 	reasonConnectionHeader = "connection-header" // 400
+	reasonMalformed        = "malformed"         // 400, or the stream reset
+	reasonIdle             = "idle"              // a connection that has carried a key was idle for too long
 	reasonNoTable          = "no-table"          // 503
 	reasonNoEndpoint       = "no-endpoint"       // 503
 	reasonUnreachable      = "unreachable"       // 503
@@ -61,6 +63,11 @@ func (m *meters) closed(p protocol) { m.active[p].Dec() }
 // failed counts an error. Reasons are a closed list, so the set stays small.
 func (m *meters) failed(reason string) {
 	m.set.GetOrCreateCounter(fmt.Sprintf("detour_proxy_errors_total{reason=%q}", reason)).Inc()
+}
+
+// passed counts a connection that is passed through from now on.
+func (m *meters) passed(why doubt) {
+	m.set.GetOrCreateCounter(fmt.Sprintf("detour_proxy_passed_through_total{reason=%q}", string(why))).Inc()
 }
 
 // adminServer serves probes and metrics.

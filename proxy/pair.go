@@ -1,195 +1,133 @@
 package proxy
 
 import (
-	"context"
-	"net"
 	"net/netip"
-	"sync"
+	"time"
 
 	"github.com/detour-dev/detour/api"
 )
 
 // pair is a client's connection and what belongs to it alone: the app's connection, dialled when the client's was
 // accepted, and connections to previews, opened when first needed. No connection is shared between clients, so that an
-// app's limits, timeouts and its own closing work as without us. When either of the two ends, so does the other.
-//
-// To the HTTP server it is the client's connection.
+// app's limits, timeouts and its own closing work as without us.
 type pair struct {
-	*conn    // the client's
 	proxy    *Proxy
+	loop     *loop
 	port     api.TakenPort
-	host     string   // the app's address
-	protocol protocol // once it is known
+	client   *socket
+	app      *socket
+	previews []*socket
 
-	mu       sync.Mutex
-	app      *conn
-	toApp    upstream
-	others   []other
-	busy     int  // requests being answered
-	appEnded bool // the app has ended its connection
-	counted  bool // as an active connection
-	closed   bool
-
-	dialling sync.Mutex // held while an upstream is replaced or added, so that concurrent requests share it
+	protocol protocol
+	counted  bool // as an active connection of protocol
+	routed   bool // as one whose requests are looked at
+	keyed    bool // it has carried a key
+	idle     *timer
+	over     bool
 }
 
-// other is an upstream other than the one to the app: an endpoint of a preview, or what was the app's until it
-// announced its end.
-type other struct {
-	upstream
-	address netip.AddrPort // of an endpoint
+// welcome makes a pair of a connection that was accepted.
+func (p *Proxy) welcome(l *loop, port api.TakenPort, fd int, from netip.AddrPort) {
+	pr := &pair{proxy: p, loop: l, port: port}
+	h := &sniffing{pair: pr, declared: p.table.Load().protocol(port.App)}
+	client, err := l.adopt(fd, from, h)
+	if err != nil {
+		p.log.Warn("accepting", "port", port.Name, "error", err)
+		return
+	}
+	pr.client = client
+	pr.app = pr.dialApp(h)
+	l.pairs[pr] = struct{}{}
+	p.open.Add(1)
 }
 
-func newPair(p *Proxy, port api.TakenPort, client, app *conn) *pair {
-	return &pair{conn: client, proxy: p, port: port, host: app.RemoteAddr().String(), app: app}
+// dialApp connects to the app. No deadline: how long a client waits for a busy app is for the two of them.
+func (p *pair) dialApp(h handler) *socket {
+	own := ownAddress(p.proxy.cfg.Sidecar.PodIPs, p.client.remote.Addr())
+	return p.dial(netip.AddrPortFrom(own, p.port.App), h)
+}
+
+// dial connects to the app or to a preview.
+func (p *pair) dial(to netip.AddrPort, h handler) *socket {
+	s := p.loop.dial(to, h)
+	if p.proxy.cfg.Sidecar.ClientAddress == api.ClientProxyProtocol {
+		s.send(proxyHeader(p.client.remote, to))
+	}
+	return s
+}
+
+// become hands the connections of the client and of up to h, with all that was read of them and not used.
+func (p *pair) become(h handler, up *socket) {
+	for _, s := range [...]*socket{p.client, up} {
+		s.handler = h
+		s.told = false
+		s.held = 0
+		s.again()
+	}
+	for _, s := range [...]*socket{p.client, up} {
+		if s.clog {
+			h.clogged(s, true)
+		}
+	}
+}
+
+// carriesKey notes that a request has carried a key: from now on the connection must not be idle for too long.
+func (p *pair) carriesKey() {
+	if !p.keyed {
+		p.keyed = true
+		p.watch()
+	}
+}
+
+// keyedIdle is how long a connection that has carried a key may be idle. It is noticed after twice that time at the latest.
+const keyedIdle = time.Hour
+
+func (p *pair) watch() {
+	moved := p.client.sent + p.client.received
+	p.idle = p.loop.after(keyedIdle, func() {
+		if p.client.sent+p.client.received == moved {
+			p.proxy.meters.failed(reasonIdle)
+			p.close()
+			return
+		}
+		p.watch()
+	})
 }
 
 // carry notes what the connection carries.
-func (p *pair) carry(protocol protocol) protocol {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+func (p *pair) carry(protocol protocol) {
 	p.protocol = protocol
-	if !p.closed {
-		p.counted = true
-		p.proxy.meters.opened(protocol)
-	}
-	return protocol
+	p.counted = true
+	p.proxy.meters.opened(protocol)
 }
 
-// connectApp begins HTTP on the app's connection, and watches from then on whether the app ends it.
-func (p *pair) connectApp(ctx context.Context) error {
-	c := p.app
-	c.ended = func(err error) { p.ended(c, err) }
-	up, err := p.proxy.transports.begin(ctx, p.protocol, c)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.toApp = up
-	return err
+// abort ends everything, in a way that neither side can take for an orderly end if it was none.
+func (p *pair) abort(cause error) {
+	if cause != nil {
+		p.client.reset()
+		p.app.reset()
+	}
+	p.close()
 }
 
-// ended is called when the app has closed or reset its connection: the client's ends with it, after the answer that is
-// under way. If an HTTP/2 app has announced that with GOAWAY, another connection may have taken its place.
-func (p *pair) ended(app *conn, err error) {
-	p.mu.Lock()
-	idle := p.busy == 0
-	current := p.app == app
-	p.appEnded = p.appEnded || current
-	p.mu.Unlock()
-	if idle && current {
-		p.abort(err)
+// close ends everything that belongs to the client's connection, at once.
+func (p *pair) close() {
+	if p.over {
+		return
 	}
-}
-
-// begin and done count the requests being answered.
-func (p *pair) begin() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.busy++
-}
-
-func (p *pair) done() {
-	p.mu.Lock()
-	p.busy--
-	ended := p.appEnded && p.busy == 0
-	p.mu.Unlock()
-	if ended && p.protocol == protocolHTTP1 {
-		p.Close()
+	p.over = true
+	p.idle.stop()
+	p.client.close()
+	p.app.close()
+	for _, s := range p.previews {
+		s.close()
 	}
-}
-
-// Close ends everything that belongs to the client's connection.
-func (p *pair) Close() error {
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		return net.ErrClosed
-	}
-	p.closed = true
-	upstreams := p.others
-	if p.toApp != nil {
-		upstreams = append(upstreams, other{upstream: p.toApp})
-	}
-	p.mu.Unlock()
-	for _, u := range upstreams {
-		u.Close()
-	}
-	p.app.Close()
-	err := p.conn.Close()
 	if p.counted {
 		p.proxy.meters.closed(p.protocol)
 	}
-	p.proxy.pairs.remove(p)
-	return err
-}
-
-// abort closes, or resets if what caused it was a reset.
-func (p *pair) abort(cause error) {
-	if broken(cause) {
-		p.conn.tcp().SetLinger(0)
+	if p.routed {
+		p.proxy.routed.Add(-1)
 	}
-	p.Close()
-}
-
-// pairs are the connections that are open.
-type pairs struct {
-	running sync.WaitGroup // one for each open pair, and for each goroutine that may add one
-
-	mu     sync.Mutex
-	open   map[*pair]struct{}
-	closed bool
-}
-
-// add reports false when the proxy is ending.
-func (ps *pairs) add(p *pair) bool {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	if ps.closed {
-		return false
-	}
-	if ps.open == nil {
-		ps.open = map[*pair]struct{}{}
-	}
-	ps.open[p] = struct{}{}
-	ps.running.Add(1)
-	return true
-}
-
-func (ps *pairs) remove(p *pair) {
-	ps.mu.Lock()
-	_, open := ps.open[p]
-	delete(ps.open, p)
-	ps.mu.Unlock()
-	if open {
-		ps.running.Done()
-	}
-}
-
-// wait reports whether all have ended before ctx is done.
-func (ps *pairs) wait(ctx context.Context) bool {
-	ended := make(chan struct{})
-	go func() { // ends at the latest with closeAll
-		ps.running.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// closeAll closes what is open and waits for it to end.
-func (ps *pairs) closeAll() {
-	ps.mu.Lock()
-	ps.closed = true
-	open := make([]*pair, 0, len(ps.open))
-	for p := range ps.open {
-		open = append(open, p)
-	}
-	ps.mu.Unlock()
-	for _, p := range open {
-		p.Close()
-	}
-	ps.running.Wait()
+	delete(p.loop.pairs, p)
+	p.proxy.open.Done()
 }

@@ -3,44 +3,34 @@
 //
 // # The way of a request
 //
-// A connection comes in at a port that the proxy took over (listen.go). The app is dialled at once, and whichever
-// side speaks first decides what the connection carries (sniff.go): a server that greets, TLS, and everything that is
-// not HTTP is copied both ways (tcp.go). Otherwise the two connections are a pair (pair.go), and the client's requests
-// are taken one by one (http.go): the keys that a request carries (carrier.go) are looked up in the table in force
-// (table.go), and a pure function says where it goes (decide.go): to the app over the connection that was dialled for
-// this client, to a preview over one that is opened when first needed (both upstream.go), or nowhere, with an answer
-// that says why (refusal.go). A connection that upgrades becomes a tunnel (tunnel.go).
+// A few loops share the connections that come in at the ports which the proxy took over (listen.go). A loop (loop.go) is
+// a thread's worth of sockets that never block (socket.go); whatever happens to one of them is told to its handler,
+// which takes bytes and leaves bytes and does no input or output of its own. For each client the app is dialled at once,
+// and the two are a pair (pair.go). Whichever side speaks first decides what the pair carries (sniff.go): a server that
+// greets, TLS, and everything that is not HTTP is copied both ways (tcp.go).
+//
+// HTTP/1 (http1.go) is forwarded byte for byte: its heads (head.go) and bodies (body.go) are read only to know where a
+// request begins and ends. HTTP/2 (http2.go) is forwarded frame by frame. In both, the keys that a request carries
+// (carrier.go) are looked up in the table in force (table.go), and a pure function says where it goes (decide.go): to
+// the app on the connection that was dialled for this client; to a preview (attempt.go, http2_upstream.go) on one that is
+// opened when first needed; or nowhere, with an answer that says why (refusal.go). What is changed on the way is in
+// edit.go and http2_fields.go, and in docs/transparency.md for those who use it.
 //
 // The table comes from the router (router.go) or from a file (file.go). Without either everything goes to the app,
 // except requests that carry a key: those are answered 503, since nobody can say whose they are.
+//
+// # In doubt, pass through
+//
+// An HTTP/1 request whose head could be read in two ways and that carries no key goes to the app as it is, and its
+// connection is copied from then on: just what would happen without a proxy. With a key in any reading it is refused, and
+// nothing of it has reached anyone.
 //
 // # How it is used
 //
 //	p, err := proxy.New(proxy.Config{Sidecar: sidecar, Log: log})
 //	err = p.Run(ctx)
 //
-// # What it does not do yet
-//
-// HTTP is parsed and written by net/http and golang.org/x/net/http2. What an app or a client can see of that:
-//
-//   - HTTP/1.1 header names are written in canonical case and sorted, the reason phrase is the standard one, chunks are
-//     cut anew and their extensions dropped, trailers of requests pass if announced only.
-//   - A request that net/http cannot parse (Host missing or twice, a space before the colon, a bare CR, a path with a bad
-//     percent sign, a head of more than 1 MiB) is answered 4xx by it, with a key or without. Only a connection that
-//     begins with no HTTP at all is passed through. An unknown Expect is answered 417, and CONNECT 405 on a connection
-//     that began with another method. A Content-Length beside Transfer-Encoding is dropped, and Transfer-Encoding of an
-//     HTTP/1.0 request ignored.
-//   - An HTTP/1.0 request or answer becomes one of HTTP/1.1. A Content-Length on a 304 is dropped; a POST without a body
-//     gets Content-Length: 0.
-//   - A client that closes its half of an HTTP/1 connection before its answer has come is taken to have left, and the
-//     app's connection is closed (golang/go#18527). TCP connections and tunnels do half-close.
-//   - The app's 100 Continue is waited for one second, then the body is asked for as net/http's own client does.
-//   - The 408 or whatever else an app says on an idle HTTP/1 connection before it closes it is lost; the closing is not.
-//   - HTTP/2 streams that the app or a preview resets are reset as INTERNAL_ERROR, whatever the code was, and framing,
-//     flow control windows and SETTINGS are ours; cookie fields may be split or joined. A GOAWAY of the app becomes one
-//     of ours with the next answer; requests that come in between go to a new connection. Extended CONNECT is off.
-//
-// No connection has a deadline of ours, except that an endpoint of a preview has three seconds to accept one.
+// It runs on Linux only.
 package proxy
 
 import (
@@ -50,9 +40,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/detour-dev/detour/api"
 )
@@ -106,17 +99,19 @@ type Proxy struct {
 	log    *slog.Logger
 	meters *meters
 
-	table atomic.Pointer[table] // nil until the first one has come
-	ready atomic.Bool
+	table    atomic.Pointer[table] // nil until the first one has come
+	ready    atomic.Bool
+	draining atomic.Bool
 
-	ports []port
-	admin net.Listener
-	pairs pairs
-
-	http       *http.Server // serves the client's side of HTTP connections
-	queue      *queue       // hands them to it
-	transports transports   // the other side
+	ports  []port
+	admin  net.Listener
+	loops  []*loop
+	open   sync.WaitGroup // the pairs of all loops
+	routed atomic.Int64   // those whose requests are looked at
 }
+
+// maxLoops is enough: one serves tens of thousands of requests a second.
+const maxLoops = 4
 
 // New binds all ports; [Proxy.Run] serves and closes them.
 func New(cfg Config) (*Proxy, error) {
@@ -124,30 +119,57 @@ func New(cfg Config) (*Proxy, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	p := &Proxy{cfg: cfg, log: cfg.Log, queue: newQueue(), transports: newTransports()}
+	p := &Proxy{cfg: cfg, log: cfg.Log}
 	p.meters = newMeters(&p.table)
-	p.http = newServer(p.log)
-	for _, taken := range cfg.Sidecar.Ports {
-		l, err := listen(taken.Listen)
-		if err != nil {
-			p.closeListeners()
-			return nil, fmt.Errorf("port %q: %w", taken.Name, err)
-		}
-		p.ports = append(p.ports, port{taken, l})
-	}
-	var err error
-	if p.admin, err = listen(cfg.Sidecar.AdminPort); err != nil {
-		p.closeListeners()
-		return nil, fmt.Errorf("admin port: %w", err)
+	if err := p.bind(); err != nil {
+		p.unbind()
+		return nil, err
 	}
 	return p, nil
+}
+
+func (p *Proxy) bind() error {
+	for _, taken := range p.cfg.Sidecar.Ports {
+		port, err := bind(taken)
+		if err != nil {
+			return err
+		}
+		p.ports = append(p.ports, port)
+	}
+	for range min(maxLoops, runtime.GOMAXPROCS(0)) {
+		l, err := newLoop()
+		if err != nil {
+			return err
+		}
+		p.loops = append(p.loops, l)
+	}
+	address := fmt.Sprintf(":%d", p.cfg.Sidecar.AdminPort)
+	var err error
+	if p.admin, err = net.Listen("tcp", address); err != nil {
+		return fmt.Errorf("admin port: listening on %s: %w", address, err)
+	}
+	return nil
+}
+
+// unbind undoes bind, as far as it has come.
+func (p *Proxy) unbind() {
+	p.closePorts()
+	for _, l := range p.loops {
+		l.close()
+	}
+}
+
+func (p *Proxy) closePorts() {
+	for _, port := range p.ports {
+		unix.Close(port.fd)
+	}
 }
 
 // Addr is where the proxy listens in place of the app's port; nil if it does not.
 func (p *Proxy) Addr(app uint16) net.Addr {
 	for _, port := range p.ports {
 		if port.App == app {
-			return port.listener.Addr()
+			return port.address()
 		}
 	}
 	return nil
@@ -158,74 +180,98 @@ func (p *Proxy) AdminAddr() net.Addr { return p.admin.Addr() }
 
 // Run serves until ctx is done and open connections have ended or used up their grace. It may be called once.
 func (p *Proxy) Run(ctx context.Context) error {
-	hard, cut := context.WithCancel(context.WithoutCancel(ctx)) // ends what the grace leaves over
-	defer cut()
-	var background, accepting sync.WaitGroup
+	stopped, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var background, looping sync.WaitGroup
 	admin := p.adminServer()
-	background.Go(func() { p.serve(admin, p.admin) })
-	background.Go(func() { p.serve(p.http, p.queue) })
+	background.Go(func() { p.serveAdmin(admin) })
 	source := p.tableSource()
 	background.Go(func() { source.run(ctx) })
-	for _, port := range p.ports {
-		accepting.Go(func() { p.accept(hard, port) })
-		p.log.Info("port taken", "port", port.Name, "listen", port.listener.Addr().String(), "app", port.App)
+	for _, l := range p.loops {
+		looping.Go(func() { p.serve(stopped, l) })
 	}
 	p.ready.Store(true)
 	<-ctx.Done()
 
 	// The order of shutting down. A native sidecar is told to end after its app has, so little is left to be done.
-	// 1. Connect no more, and let the accept loops end, so that no connection can appear behind our back.
+	// 1. Accept no more, close idle HTTP/1 connections, and announce the end on HTTP/2.
 	p.ready.Store(false)
-	p.closeTaken()
-	accepting.Wait()
-	// 2. Close idle HTTP/1 connections, announce the end on HTTP/2, and give what is going on its grace.
-	p.drain()
-	// 3. Cut what is left: dialling, copying, requests.
-	cut()
-	p.pairs.closeAll()
-	p.finish(p.http)
-	// 4. Probes and metrics go last; the table's source has ended with ctx.
-	p.finish(admin)
+	p.draining.Store(true)
+	for _, l := range p.loops {
+		l.call(func() { p.drain(l) })
+	}
+	p.closePorts()
+	// 2. Give what is going on its grace, then cut it.
+	if !p.wait(p.cfg.Grace) {
+		p.log.Warn("connections outlast the grace", "grace", p.cfg.Grace)
+		for _, l := range p.loops {
+			l.call(l.cut)
+		}
+	}
+	stop()
+	looping.Wait()
+	// 3. Probes and metrics go last; the table's source has ended with ctx.
+	admin.Close()
 	background.Wait()
 	return nil
 }
 
-func (p *Proxy) serve(s *http.Server, l net.Listener) {
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		p.log.Error("serving ended", "listen", l.Addr().String(), "error", err)
+// serve is one loop's life.
+func (p *Proxy) serve(ctx context.Context, l *loop) {
+	l.do(func() {
+		for _, port := range p.ports {
+			a := &acceptor{proxy: p, loop: l, port: port}
+			if err := a.start(); err != nil {
+				p.log.Error("accepting", "port", port.Name, "error", err)
+			}
+			l.acceptors = append(l.acceptors, a)
+		}
+	})
+	if err := l.run(ctx); err != nil {
+		p.log.Error("serving ended", "error", err)
 	}
 }
 
-func (p *Proxy) drain() {
-	grace, cancel := context.WithTimeout(context.Background(), p.cfg.Grace)
-	defer cancel()
-	if err := p.http.Shutdown(grace); err != nil {
-		p.log.Warn("requests outlast the grace", "grace", p.cfg.Grace)
-	}
-	if !p.pairs.wait(grace) {
-		p.log.Warn("connections outlast the grace", "grace", p.cfg.Grace)
+func (p *Proxy) serveAdmin(s *http.Server) {
+	if err := s.Serve(p.admin); !errors.Is(err, http.ErrServerClosed) {
+		p.log.Error("serving probes and metrics ended", "error", err)
 	}
 }
 
-// finish waits for handlers whose connections are closed already; one second is ample.
-func (p *Proxy) finish(s *http.Server) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if s.Shutdown(ctx) != nil {
-		s.Close()
+// drain has l accept no more and lets its connections come to their end.
+func (p *Proxy) drain(l *loop) {
+	for _, a := range l.acceptors {
+		a.stop()
+	}
+	for pair := range l.pairs {
+		if h, ok := pair.client.handler.(drainer); ok {
+			h.drain()
+		}
 	}
 }
 
-func (p *Proxy) closeTaken() {
-	for _, port := range p.ports {
-		port.listener.Close()
+// drainer is a handler whose connection can be brought to an end without cutting anything short.
+type drainer interface{ drain() }
+
+// cut closes what is open.
+func (l *loop) cut() {
+	for p := range l.pairs {
+		p.close()
 	}
 }
 
-func (p *Proxy) closeListeners() {
-	p.closeTaken()
-	if p.admin != nil {
-		p.admin.Close()
+// wait reports whether all connections have ended within d.
+func (p *Proxy) wait(d time.Duration) bool {
+	ended := make(chan struct{})
+	go func() { // ends at the latest with cut
+		p.open.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return true
+	case <-time.After(d):
+		return false
 	}
 }
 

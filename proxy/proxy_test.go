@@ -50,6 +50,14 @@ type running struct {
 	logs *logs
 }
 
+// connections counts those that are open.
+func (r *running) connections() (n int) {
+	for _, l := range r.loops {
+		l.call(func() { n += len(l.pairs) })
+	}
+	return n
+}
+
 // addr is where clients connect.
 func (r *running) addr() string { return local(r.Addr(r.port)) }
 
@@ -375,15 +383,20 @@ func TestStopCutsWhatOutlastsTheGrace(t *testing.T) {
 		p := start(t, app)
 		silent, speaking = dialTCP(t, p.addr()), dialTCP(t, p.addr())
 		io.WriteString(speaking, "\x00")
-		eventually(t, "both connections", func() bool {
-			p.pairs.mu.Lock()
-			defer p.pairs.mu.Unlock()
-			return len(p.pairs.open) == 2
-		})
+		eventually(t, "both connections", func() bool { return p.connections() == 2 })
 	}) // the proxy ends with this subtest, and start checks that it does
 	for _, c := range []*net.TCPConn{silent, speaking} {
 		if _, err := c.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
 			t.Errorf("the connection is still open: %v", err)
 		}
 	}
+}
+
+// nowPlus is a point in time.
+func nowPlus(d string) time.Time {
+	parsed, err := time.ParseDuration(d)
+	if err != nil {
+		panic(err)
+	}
+	return time.Now().Add(parsed)
 }

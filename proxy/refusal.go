@@ -1,11 +1,12 @@
 package proxy
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
+	"net/textproto"
+	"strconv"
 	"strings"
-
-	"golang.org/x/net/http/httpguts"
 
 	"github.com/detour-dev/detour/api"
 )
@@ -17,19 +18,13 @@ type refusal struct {
 	message string // for people: what is wrong and what to do
 }
 
-// refuse says whether a request is answered by us, and how.
-func refuse(r *http.Request, keys []string, d decision) (refusal, bool) {
-	switch {
-	case r.Method == http.MethodConnect:
-		return refusal{http.StatusMethodNotAllowed, reasonConnect,
-			"CONNECT cannot be routed here; open a connection of its own for it."}, true
-	case len(keys) > 0 && dropsCarrier(r.Header):
-		return refusal{http.StatusBadRequest, reasonConnectionHeader,
-			"The Connection header lists the header that carries the key, which would be lost on the next hop; take it out of Connection."}, true
-	case d.verdict == withoutTable:
+// refuse says whether a request beyond doubt is answered by us, and how.
+func refuse(keys []string, d decision) (refusal, bool) {
+	switch d.verdict {
+	case withoutTable:
 		return refusal{http.StatusServiceUnavailable, reasonNoTable,
 			fmt.Sprintf("This Pod's proxy has not heard from the Detour router yet, so nobody knows where key %q leads; try again in a moment. Without the key the request would be served.", keys[0])}, true
-	case d.verdict == unavailable:
+	case unavailable:
 		return refusal{http.StatusServiceUnavailable, reasonNoEndpoint,
 			fmt.Sprintf("Key %q leads to %s, which has no ready Pod; %s", d.route.key, d.route.preview, remedy)}, true
 	}
@@ -45,40 +40,71 @@ func unreachable(r *route) refusal {
 		fmt.Sprintf("Key %q leads to %s, but none of its ready Pods (%d) accepts a connection; %s", r.key, r.preview, len(r.endpoints), remedy)}
 }
 
-// dropsCarrier reports whether the next hop is told to drop a header that carries the key (RFC 9110, section 7.6.1).
-func dropsCarrier(h http.Header) bool {
-	return httpguts.HeaderValuesContainsToken(h["Connection"], api.HeaderKey) ||
-		httpguts.HeaderValuesContainsToken(h["Connection"], api.HeaderBaggage)
+// connectRefused is for a CONNECT that carries a key: what goes through its tunnel cannot be routed.
+var connectRefused = refusal{http.StatusMethodNotAllowed, reasonConnect,
+	"CONNECT cannot be routed; leave the key out and it is passed on to the service."}
+
+// carrierHidden is for a request that tells the next hop to drop a header that carries the key (RFC 9110, section 7.6.1).
+var carrierHidden = refusal{http.StatusBadRequest, reasonConnectionHeader,
+	"The Connection header lists the header that carries the key, which would be lost on the next hop; take it out of Connection."}
+
+// malformed is for a keyed request that could be read in two ways.
+func malformed(why doubt) refusal {
+	return refusal{http.StatusBadRequest, reasonMalformed,
+		"The request carries a key, but could be read in two ways: " + why.meaning() + ". It was not passed on. Mend it, or leave the key out."}
 }
 
-func (f refusal) write(w http.ResponseWriter, r *http.Request) {
-	h := w.Header()
-	h.Set(api.HeaderError, f.reason)
+func (f refusal) body() string { return "Detour: " + f.message + "\n" }
+
+// fields are the header of the answer to an ordinary request, its length included.
+func (f refusal) fields() []field {
+	fields := []field{
+		{"content-type", "text/plain; charset=utf-8"},
+		{"content-length", strconv.Itoa(len(f.body()))},
+		{errorField, f.reason},
+	}
 	if f.reason == reasonNoTable {
-		h.Set("Retry-After", "1")
+		fields = append(fields, field{"retry-after", "1"})
 	}
-	if isGRPC(r.Header.Get("Content-Type")) {
-		f.writeGRPC(w)
-		return
-	}
-	if f.status/100 == 4 && r.ProtoMajor == 1 {
-		h.Set("Connection", "close")
-	}
-	h.Set("Content-Type", "text/plain; charset=utf-8")
-	w.WriteHeader(f.status)
-	fmt.Fprintf(w, "Detour: %s\n", f.message)
+	return fields
 }
 
-// writeGRPC answers with a status and nothing else, in the way that gRPC calls trailers-only.
-func (f refusal) writeGRPC(w http.ResponseWriter) {
-	const grpcUnavailable = "14"
-	h := w.Header()
-	h.Set("Content-Type", "application/grpc")
-	h.Set("Grpc-Status", grpcUnavailable)
-	h.Set("Grpc-Message", grpcMessage("Detour: "+f.message))
-	h["Content-Length"] = nil // gRPC has none
-	w.WriteHeader(http.StatusOK)
+// grpcFields are the whole answer to a gRPC call, apart from the status 200: what gRPC calls trailers-only.
+func (f refusal) grpcFields() []field {
+	const grpcUnavailable, grpcInternal = "14", "13"
+	status := grpcUnavailable
+	if f.status/100 == 4 {
+		status = grpcInternal
+	}
+	return []field{
+		{"content-type", "application/grpc"},
+		{"grpc-status", status},
+		{"grpc-message", grpcMessage("Detour: " + f.message)},
+		{errorField, f.reason},
+	}
 }
+
+var errorField = strings.ToLower(api.HeaderError)
+
+// http1 is the whole answer as HTTP/1.1 has it, without its body if only the head was asked for.
+func (f refusal) http1(isHEAD, ends bool) []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n", f.status, http.StatusText(f.status))
+	for _, h := range f.fields() {
+		fmt.Fprintf(&b, "%s: %s\r\n", textproto.CanonicalMIMEHeaderKey(h.name), h.value)
+	}
+	if ends {
+		b.WriteString("Connection: close\r\n")
+	}
+	b.WriteString("\r\n")
+	if !isHEAD {
+		b.WriteString(f.body())
+	}
+	return b.Bytes()
+}
+
+// closes reports whether the request itself was wrong: then where the next one begins would be a guess.
+func (f refusal) closes() bool { return f.status/100 == 4 }
 
 // isGRPC leaves out gRPC-Web, whose answers have another form.
 func isGRPC(contentType string) bool {

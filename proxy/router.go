@@ -243,3 +243,13 @@ func (r *router) client() (*http.Client, error) {
 	t.Protocols.SetHTTP1(true)
 	return &http.Client{Transport: t}, nil
 }
+
+// pause waits, or not if ctx is done.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

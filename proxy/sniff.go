@@ -2,13 +2,8 @@ package proxy
 
 import (
 	"bytes"
-	"errors"
 	"net/http"
-	"os"
 	"strings"
-	"time"
-
-	"golang.org/x/net/http/httpguts"
 
 	"github.com/detour-dev/detour/api"
 )
@@ -33,107 +28,136 @@ const (
 	maxRequestLine = 16 << 10 // a longer one is passed through unread
 )
 
-// sniff waits until one side speaks and says what the connection carries. What was read stays in the head of both.
+// sniffing is a connection of which nobody knows yet what it carries: whichever side speaks first decides.
 //
 // Where a Service declares what it speaks (appProtocol), "tcp" is never looked at, and with "http" and "h2c" nothing that
 // the app says first decides. A client that opens with neither a request line nor the HTTP/2 preface is in doubt and
 // passed through even so. An app that closes before anyone has spoken leaves a connection to copy, that is to close.
-func sniff(client, app *conn, declared api.Protocol) protocol {
-	if declared == api.ProtocolTCP {
-		return protocolTCP
+type sniffing struct {
+	*pair
+	declared api.Protocol
+}
+
+func (s *sniffing) connected(*socket)     {}
+func (s *sniffing) clogged(*socket, bool) {}
+
+func (s *sniffing) data(from *socket, b []byte) int {
+	if from == s.app {
+		s.appSpoke(b)
+		return 0
 	}
-	appFirst := make(chan bool, 1)
-	go func() { // ends with the deadline below
-		first := spoke(app, declared)
-		if first {
-			client.SetReadDeadline(past)
+	if s.declared == api.ProtocolTCP {
+		s.settle(protocolTCP)
+	} else if carries, enough := classify(b); enough {
+		if carries == protocolTCP && carriesKey(b) {
+			carries = protocolHTTP1 // which refuses it
 		}
-		appFirst <- first
-	}()
-	carries := protocolTCP
-	err := client.peek(maxRequestLine, func(b []byte) (enough bool) {
-		carries, enough = classify(b)
-		return enough
-	})
-	app.SetReadDeadline(past)
-	first := <-appFirst
-	client.SetReadDeadline(time.Time{})
-	app.SetReadDeadline(time.Time{})
-	if first || err != nil { // whoever has come to an end will do so again for the one who copies
-		return protocolTCP
+		s.settle(carries)
 	}
-	return carries
+	return 0
 }
 
-// past interrupts a read.
-var past = time.Unix(1, 0)
-
-// spoke waits for the app and reports whether it decides what the connection carries, by speaking first or by ending.
-// HTTP/2 servers may send their SETTINGS at once, gRPC's do; that decides nothing.
-func spoke(app *conn, declared api.Protocol) bool {
-	err := app.peek(frameHeader, func(b []byte) bool { return !maybeSettings(b) || len(b) == frameHeader })
+// appSpoke lets the app's first bytes decide. HTTP/2 servers may send their SETTINGS at once, gRPC's do; that decides
+// nothing.
+func (s *sniffing) appSpoke(b []byte) {
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded): // the client was quicker
-		return false
-	case err != nil:
-		return true
-	case declared != api.ProtocolSniff:
-		return false
+	case s.declared == api.ProtocolTCP, s.declared == api.ProtocolSniff && !isSettings(b):
+		s.settle(protocolTCP)
+	default:
+		s.app.hold(holdWaiting)
 	}
-	return !maybeSettings(app.head)
 }
+
+func (s *sniffing) ended(*socket, []byte) { s.settle(protocolTCP) }
+
+func (s *sniffing) closed(who *socket, err error) {
+	if who == s.app && who.dialling {
+		// What the client would see if we were not there.
+		s.proxy.meters.failed(reasonAppRefused)
+		s.proxy.log.Debug("dialling the app", "port", s.port.Name, "error", err)
+	}
+	s.abort(err)
+}
+
+func (s *sniffing) settle(p protocol) {
+	if p != protocolTCP {
+		if s.routed = s.proxy.routed.Add(1) <= maxRouted; !s.routed {
+			s.proxy.routed.Add(-1)
+			s.proxy.meters.passed(doubtMany)
+			p = protocolTCP
+		}
+	}
+	s.carry(p)
+	switch p {
+	case protocolTCP:
+		s.become(&relay{pair: s.pair, a: s.client, b: s.app}, s.app)
+	case protocolHTTP1:
+		s.become(newHTTP1(s.pair), s.app)
+	case protocolHTTP2:
+		s.become(newHTTP2(s.pair), s.app)
+	}
+}
+
+// maxRouted bounds the connections whose requests are looked at, and so the memory that they take; those beyond it are
+// passed through.
+const maxRouted = 50_000
 
 const frameHeader = 9
 
-// maybeSettings reports whether b, up to its first nine bytes, begins an HTTP/2 SETTINGS frame of reasonable length: type
-// 4, no flags, stream 0 (RFC 9113, sections 4.1 and 6.5).
-func maybeSettings(b []byte) bool {
-	b = b[:min(len(b), frameHeader)]
-	for i, c := range b {
-		switch {
-		case i == 3 && c != 4,
-			i != 1 && i != 2 && i != 3 && c != 0:
-			return false
-		}
-	}
-	return true
+// isSettings reports whether b begins with the header of an HTTP/2 SETTINGS frame of reasonable length: type 4, no flags,
+// stream 0 (RFC 9113, sections 4.1 and 6.5). Nobody sends less than that at once.
+func isSettings(b []byte) bool {
+	return len(b) >= frameHeader && b[0] == 0 && string(b[3:frameHeader]) == "\x04\x00\x00\x00\x00\x00"
 }
 
-// classify says what a client that begins with b speaks, and whether that is certain. One that begins with CONNECT asks
-// for a tunnel, and what goes through that cannot be routed.
+// classify says what a client that begins with b speaks, and whether that is certain. What names HTTP in its first line is
+// taken for HTTP/1; whether it is in doubt shows when its head is complete.
 func classify(b []byte) (carries protocol, enough bool) {
 	if n := min(len(b), len(preface)); string(b[:n]) == preface[:n] {
 		return protocolHTTP2, n == len(preface)
 	}
-	line, _, complete := bytes.Cut(b, []byte("\n"))
+	line, complete := firstLine(b[:min(len(b), maxRequestLine)])
 	method, rest, found := strings.Cut(string(line), " ")
 	switch {
-	case !isMethod(method), found && (method == http.MethodConnect || !isTarget(rest)):
+	case !isMethod(method), found && !isTarget(method, rest):
 		return protocolTCP, true
 	case !complete:
 		return protocolTCP, len(b) >= maxRequestLine
-	}
-	rest = strings.TrimSuffix(rest, "\r")
-	if !strings.HasSuffix(rest, " HTTP/1.1") && !strings.HasSuffix(rest, " HTTP/1.0") {
+	case !containsFold(line, "http/"):
 		return protocolTCP, true
 	}
 	return protocolHTTP1, true
 }
 
-// isMethod reports whether s can be a method or begin one.
-func isMethod(s string) bool {
-	return s != "" && len(s) <= maxMethod && httpguts.ValidHeaderFieldName(s)
+// firstLine is the first line in the reading that has the shortest, and whether it is complete in all readings.
+func firstLine(b []byte) (line []byte, complete bool) {
+	end := bytes.IndexAny(b, "\r\n")
+	if end < 0 {
+		return b, false
+	}
+	return b[:end], b[end] == '\n' || end+1 < len(b)
 }
 
-// isTarget reports whether s can begin what follows a method: a path, "*" or a URL, and no byte that a line of text
-// would not have. It lets a binary protocol through at its first strange byte instead of waiting for the line's end.
-func isTarget(s string) bool {
+// isMethod reports whether s can be a method or begin one.
+func isMethod(s string) bool {
+	for i := range len(s) {
+		if !tokenBytes[s[i]] {
+			return false
+		}
+	}
+	return s != "" && len(s) <= maxMethod
+}
+
+// isTarget reports whether s can begin what follows a method: a path, "*" or a URL, or an authority after CONNECT, and no
+// byte that a line of text would not have. It lets a binary protocol through at its first strange byte instead of waiting
+// for the line's end.
+func isTarget(method, s string) bool {
 	if s == "" {
 		return true
 	}
 	c := s[0] | 0x20
-	if s[0] != '/' && s[0] != '*' && (c < 'a' || c > 'z') {
+	if s[0] != '/' && s[0] != '*' && (c < 'a' || c > 'z') && method != http.MethodConnect {
 		return false
 	}
-	return !strings.ContainsFunc(strings.TrimSuffix(s, "\r"), func(r rune) bool { return r < ' ' || r == 0x7f })
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f })
 }

@@ -26,7 +26,10 @@ func TestClassify(t *testing.T) {
 		preface[:23]:                               {protocolHTTP2, false},
 		"P":                                        {protocolHTTP2, false},
 		"POST / HTTP/1.1\r\n":                      {protocolHTTP1, true},
-		"PRI * HTTP/2.0\r\n\r\nXX":                 {protocolTCP, true},
+		"PRI * HTTP/2.0\r\n\r\nXX":                 {protocolHTTP1, true}, // which finds it in doubt
+		"GET / HTTP/1.1\rHost":                     {protocolHTTP1, true},
+		"GET\tx / HTTP/1.1":                        {protocolTCP, true},
+		"GET / http/1.1\n":                         {protocolHTTP1, true},
 		"\x16\x03\x01\x02\x00\x01":                 {protocolTCP, true}, // TLS
 		"*1\r\n$4\r\nPING\r\n":                     {protocolTCP, true}, // Redis
 		"PING\r\n":                                 {protocolTCP, true},
@@ -35,9 +38,10 @@ func TestClassify(t *testing.T) {
 		"\r\nGET / HTTP/1.1\r\n":                   {protocolTCP, true},
 		" GET / HTTP/1.1\r\n":                      {protocolTCP, true},
 		"GET  / HTTP/1.1\r\n":                      {protocolTCP, true},
-		"GET / HTTP/2.0\r\n":                       {protocolTCP, true},
-		"GET / HTTP/1.1 \r\n":                      {protocolTCP, true},
-		"CONNECT a:1 HTTP/1.1\r\n":                 {protocolTCP, true},
+		"GET / HTTP/2.0\r\n":                       {protocolHTTP1, true},
+		"GET / HTTP/1.1 \r\n":                      {protocolHTTP1, true},
+		"CONNECT a:1 HTTP/1.1\r\n":                 {protocolHTTP1, true},
+		"CONNECT 10.0.0.1:1 HTTP/1.1\r\n":          {protocolHTTP1, true},
 		"CONNECT":                                  {protocolTCP, false},
 		"CONNECTED / HTTP/1.1\r\n":                 {protocolHTTP1, true},
 		"GET \x00":                                 {protocolTCP, true},
@@ -77,9 +81,9 @@ func FuzzClassify(f *testing.F) {
 	})
 }
 
-func TestMaybeSettings(t *testing.T) {
+func TestIsSettings(t *testing.T) {
 	for in, want := range map[string]bool{
-		"": true, "\x00": true,
+		"": false, "\x00": false,
 		"\x00\x00\x00\x04\x00\x00\x00\x00\x00":         true,
 		"\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03": true,
 		"\x00\x00\x00\x04\x01\x00\x00\x00\x00":         false, // an ACK
@@ -87,7 +91,7 @@ func TestMaybeSettings(t *testing.T) {
 		"+OK\r\n":                                      false,
 		"HTTP/1.1 408 Request Timeout\r\n":             false,
 	} {
-		if got := maybeSettings([]byte(in)); got != want {
+		if got := isSettings([]byte(in)); got != want {
 			t.Errorf("%q: %v", in, got)
 		}
 	}
