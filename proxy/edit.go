@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
+	"net/textproto"
 	"strings"
 
 	"github.com/detour-dev/detour/api"
@@ -12,7 +14,7 @@ import (
 // what was asked for.
 func (h *http1) edited(b []byte, head head, preview bool) []byte {
 	e := edit{h2c: head.h2c, upgrade: head.h2c && !head.upgrade}
-	if h.proxy.cfg.Sidecar.ClientAddress == api.ClientForwarded {
+	if h.forwards() {
 		e.client = h.client.remote.Addr()
 	}
 	if head.carriers {
@@ -44,38 +46,40 @@ type edit struct {
 func (e edit) apply(b []byte) []byte {
 	out := make([]byte, 0, len(b)+256)
 	for line := range bytes.SplitAfterSeq(b[:len(b)-2], []byte("\r\n")) {
-		out = append(out, e.line(line)...)
-		if name, _, _ := bytes.Cut(line, []byte(":")); fieldOf(name) == fieldBaggage {
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		known := fieldOf(name)
+		switch {
+		case known == fieldBaggage && e.member != "":
+			out = fmt.Appendf(out, "%s: %s\r\n", name, joined(trimLine(value), e.member))
 			e.member = ""
+		case known == fieldHost && e.host != "":
+			out = fmt.Appendf(out, "%s: %s\r\n", name, e.host)
+		case e.h2c && (known == fieldUpgrade || known == fieldConnection):
+			out = append(out, e.without(line, string(name), trimLine(value))...)
+		case e.h2c && bytes.EqualFold(name, []byte("http2-settings")):
+		default:
+			out = append(out, line...)
 		}
 	}
 	if e.member != "" {
 		out = append(out, api.HeaderBaggage+": "+e.member+"\r\n"...)
 	}
 	if e.client.IsValid() {
-		out = append(out, "X-Forwarded-For: "+e.client.Unmap().String()+"\r\nForwarded: for="+forwardedNode(e.client)+"\r\n"...)
+		for _, f := range forwardedFields(e.client) {
+			out = append(out, textproto.CanonicalMIMEHeaderKey(f.name)+": "+f.value+"\r\n"...)
+		}
 	}
 	return append(out, "\r\n"...)
 }
 
-// line is what becomes of one line; nothing if it is dropped.
-func (e edit) line(line []byte) []byte {
-	name, value, _ := bytes.Cut(line, []byte(":"))
-	text := trim(strings.TrimSuffix(string(value), "\r\n"))
-	switch lower := strings.ToLower(string(name)); {
-	case lower == carrierBaggage && e.member != "":
-		if text != "" {
-			text += ","
-		}
-		return []byte(string(name) + ": " + text + e.member + "\r\n")
-	case lower == "host" && e.host != "":
-		return []byte(string(name) + ": " + e.host + "\r\n")
-	case e.h2c && lower == "http2-settings":
-		return nil
-	case e.h2c && (lower == "upgrade" || lower == "connection"):
-		return e.without(line, string(name), text)
+func trimLine(value []byte) string { return trim(strings.TrimSuffix(string(value), "\r\n")) }
+
+// joined adds a member to baggage.
+func joined(baggage, member string) string {
+	if baggage == "" {
+		return member
 	}
-	return line
+	return baggage + "," + member
 }
 
 // without drops HTTP/2 from a list of protocols, or of connection options, and the line if nothing is left.
@@ -109,10 +113,15 @@ func authority(b []byte) string {
 	return string(rest[bytes.LastIndexByte(rest, '@')+1:])
 }
 
-// forwardedNode is an address as RFC 7239 has it, section 6.
-func forwardedNode(a netip.Addr) string {
-	if a = a.Unmap(); a.Is6() {
-		return `"[` + a.String() + `]"`
+// forwards reports whether the app wants requests to say who its client is.
+func (p *pair) forwards() bool { return p.proxy.cfg.Sidecar.ClientAddress == api.ClientForwarded }
+
+// forwardedFields tell a client's address. They stand behind those that others have added, in lines of their own.
+func forwardedFields(client netip.Addr) []field {
+	client = client.Unmap()
+	node := client.String()
+	if client.Is6() {
+		node = `"[` + node + `]"` // RFC 7239, section 6
 	}
-	return a.String()
+	return []field{{"x-forwarded-for", client.String()}, {"forwarded", "for=" + node}}
 }

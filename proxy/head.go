@@ -317,6 +317,7 @@ const (
 	fieldBaggage
 	fieldUpgrade
 	fieldExpect
+	fieldConnection
 )
 
 // fieldOf looks at the length first: most names need no more.
@@ -332,6 +333,9 @@ func fieldOf(name []byte) knownField {
 		}
 		return fieldIf(name, carrierBaggage, fieldBaggage)
 	case 10:
+		if name[0]|0x20 == 'c' {
+			return fieldIf(name, "connection", fieldConnection)
+		}
 		return fieldIf(name, carrierKey, fieldKey)
 	case 14:
 		return fieldIf(name, "content-length", fieldLength)
@@ -358,16 +362,30 @@ func containsFold(b []byte, lower string) bool {
 	return bytes.Contains(bytes.ToLower(b), []byte(lower))
 }
 
-// headFields lists the fields of a head that is beyond doubt.
+// headFields lists the fields of a head, which is beyond doubt, that may carry a key or hide one.
 func headFields(b []byte) []field {
 	var fields []field
-	_, lines, _ := bytes.Cut(b, []byte("\r\n"))
-	for line := range bytes.SplitSeq(lines, []byte("\r\n")) {
-		if name, value, ok := bytes.Cut(line, []byte(":")); ok {
-			fields = append(fields, field{strings.ToLower(string(name)), trim(string(value))})
+	_, lines, _ := cutLine(b)
+	for {
+		line, rest, _ := cutLine(lines)
+		if len(line) == 0 {
+			return fields
 		}
+		lines = rest
+		colon := nameEnd(line)
+		name := ""
+		switch fieldOf(line[:colon]) {
+		case fieldKey:
+			name = carrierKey
+		case fieldBaggage:
+			name = carrierBaggage
+		case fieldConnection:
+			name = "connection"
+		default:
+			continue
+		}
+		fields = append(fields, field{name, string(trimSpace(line[colon+1:]))})
 	}
-	return fields
 }
 
 // carriesKey reports whether b, which begins with a head that is in doubt, carries a key in any reading of that head:

@@ -312,17 +312,19 @@ func (h *http1) doubtInBody(why doubt) {
 		h.pass(why)
 		return
 	}
-	begun := h.inAnswer || h.dest == nil || len(h.asked) == 0
 	if h.dest != nil {
 		h.dest.reset()
 	}
-	if begun {
-		h.abort(errBadBody)
-		return
+	switch {
+	case h.inAnswer:
+		h.abort(errBadBody) // so that the answer does not look complete
+	case len(h.asked) == 0:
+		h.linger() // it has been answered
+	default:
+		isHEAD := h.asked[0]&askedHEAD != 0
+		h.asked = nil
+		h.reply(malformed(why), head{isHEAD: isHEAD})
 	}
-	isHEAD := h.asked[0]&askedHEAD != 0
-	h.asked = nil
-	h.reply(malformed(why), head{isHEAD: isHEAD})
 }
 
 var errBadBody = errors.New("the body of a keyed request could be read in two ways")

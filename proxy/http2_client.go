@@ -343,10 +343,22 @@ func (h *h2) request(f *h2Frame) h2Fault {
 	if head.method != http.MethodConnect {
 		st.length = head.length
 	}
+	told := h.tellClient()
 	if !head.carrier {
 		h.count(nil, decision{})
-		h.ask(st, f, false)
+		h.ask(st, f, told)
 		return h2Fault{}
 	}
-	return h.route(st, f)
+	return h.route(st, f, told)
+}
+
+// tellClient adds the client's address to a request, if it is to be told, and reports whether it is.
+func (h *h2) tellClient() bool {
+	if !h.forwards() {
+		return false
+	}
+	for _, f := range forwardedFields(h.client.remote.Addr()) {
+		h.loop.head.append(f.name, f.value)
+	}
+	return true
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/http2"
@@ -114,7 +115,7 @@ func (p *peer) feed(b []byte) {
 func (m *h2memory) run() {
 	l := m.h.loop
 	l.flush()
-	for len(l.timers) > 0 && m.refuse {
+	for len(l.timers) > 0 && m.refuse && !l.timers[0].at.After(time.Now()) {
 		heap.Pop(&l.timers).(*timer).f()
 		l.flush()
 	}

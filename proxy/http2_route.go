@@ -39,22 +39,22 @@ func (h *h2) count(keys []string, d decision) {
 		d.route.tally.requests.Add(1)
 	}
 	if len(keys) > 0 {
-		h.keyed = true
+		h.carriesKey()
 	}
 }
 
-// route sends a request that may carry a key where it belongs.
-func (h *h2) route(st *h2Stream, f *h2Frame) h2Fault {
+// route sends a request that may carry a key where it belongs. Its fields may have been edited already.
+func (h *h2) route(st *h2Stream, f *h2Frame, edited bool) h2Fault {
 	head := h.loop.head
 	keys := keysOf(head.fields)
 	d := decide(h.proxy.table.Load(), h.port.App, keys)
 	h.count(keys, d)
-	edited, fits := head.carryOn()
+	carried, fits := head.carryOn()
 	if !fits {
 		h.proxy.meters.failed(reasonBaggageFull)
 	}
 	if d.verdict == toBaseline {
-		h.ask(st, f, edited)
+		h.ask(st, f, edited || carried)
 		return h2Fault{}
 	}
 	h.diverted = st.id
@@ -91,7 +91,7 @@ func (h *h2) newDetour(st *h2Stream, r *route) *h2Detour {
 	}
 }
 
-// ask sends a request to the app. This is the place where its fields can be edited.
+// ask sends a request to the app, as it came if its fields were not edited.
 func (h *h2) ask(st *h2Stream, f *h2Frame, edited bool) {
 	h.toBase(st)
 	if edited {

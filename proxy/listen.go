@@ -110,7 +110,7 @@ func (a *acceptor) event(uint32) {
 		fd, from, err := unix.Accept4(a.port.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch err {
 		case nil:
-			a.proxy.welcome(a.loop, a.port.TakenPort, fd, addrPort(from))
+			a.welcome(fd, addrPort(from))
 		case unix.EAGAIN:
 			return
 		case unix.EINTR, unix.ECONNABORTED:
@@ -121,13 +121,24 @@ func (a *acceptor) event(uint32) {
 	}
 }
 
+func (a *acceptor) welcome(fd int, from netip.AddrPort) {
+	if a.port.fd == a.proxy.admin.fd {
+		a.proxy.greet(a.loop, fd, from)
+		return
+	}
+	a.proxy.welcome(a.loop, a.port.TakenPort, fd, from)
+}
+
 func (a *acceptor) pause(why error) {
 	a.proxy.meters.failed(reasonAccept)
 	a.proxy.log.Warn("accepting", "port", a.port.Name, "error", why)
 	a.stop()
 	a.loop.after(acceptPause, func() {
-		if !a.proxy.draining.Load() {
-			a.start()
+		if a.proxy.draining.Load() {
+			return
+		}
+		if err := a.start(); err != nil {
+			a.pause(err)
 		}
 	})
 }

@@ -3,9 +3,7 @@ package proxy
 import (
 	"fmt"
 	"io"
-	"net/http"
 	"sync/atomic"
-	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 )
@@ -32,8 +30,12 @@ type meters struct {
 	requests        [verdicts]*metrics.Counter
 	connections     [protocols]*metrics.Counter
 	active          [protocols]*metrics.Gauge
+	bytes           traffic
 	routerConnected *metrics.Gauge
 }
+
+// traffic counts the bytes that were received from clients and sent to them.
+type traffic struct{ received, sent *metrics.Counter }
 
 func newMeters(current *atomic.Pointer[table]) *meters {
 	m := &meters{set: metrics.NewSet()}
@@ -43,6 +45,10 @@ func newMeters(current *atomic.Pointer[table]) *meters {
 	for p := range protocols {
 		m.connections[p] = m.set.NewCounter(fmt.Sprintf("detour_proxy_connections_total{protocol=%q}", p))
 		m.active[p] = m.set.NewGauge(fmt.Sprintf("detour_proxy_connections_active{protocol=%q}", p), nil)
+	}
+	m.bytes = traffic{
+		received: m.set.NewCounter(`detour_proxy_bytes_total{direction="received"}`),
+		sent:     m.set.NewCounter(`detour_proxy_bytes_total{direction="sent"}`),
 	}
 	m.routerConnected = m.set.NewGauge("detour_proxy_router_connected", nil)
 	m.set.RegisterMetricsWriter(func(w io.Writer) {
@@ -68,24 +74,4 @@ func (m *meters) failed(reason string) {
 // passed counts a connection that is passed through from now on.
 func (m *meters) passed(why doubt) {
 	m.set.GetOrCreateCounter(fmt.Sprintf("detour_proxy_passed_through_total{reason=%q}", string(why))).Inc()
-}
-
-// adminServer serves probes and metrics.
-func (p *Proxy) adminServer() *http.Server {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
-	// Ready means that traffic can pass. It does not depend on the router.
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if !p.ready.Load() {
-			http.Error(w, "not listening", http.StatusServiceUnavailable)
-			return
-		}
-		io.WriteString(w, "ok\n")
-	})
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		p.meters.set.WritePrometheus(w)
-		metrics.WriteProcessMetrics(w)
-	})
-	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 }

@@ -35,6 +35,7 @@ func (p *Proxy) welcome(l *loop, port api.TakenPort, fd int, from netip.AddrPort
 		p.log.Warn("accepting", "port", port.Name, "error", err)
 		return
 	}
+	client.traffic = &p.meters.bytes
 	pr.client = client
 	pr.app = pr.dialApp(h)
 	l.pairs[pr] = struct{}{}

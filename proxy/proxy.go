@@ -16,6 +16,8 @@
 // opened when first needed; or nowhere, with an answer that says why (refusal.go). What is changed on the way is in
 // edit.go and http2_fields.go, and in docs/transparency.md for those who use it.
 //
+// Probes and metrics are served by the same loops (admin.go, metrics.go).
+//
 // The table comes from the router (router.go) or from a file (file.go). Without either everything goes to the app,
 // except requests that carry a key: those are answered 503, since nobody can say whose they are.
 //
@@ -39,7 +41,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -104,7 +105,7 @@ type Proxy struct {
 	draining atomic.Bool
 
 	ports  []port
-	admin  net.Listener
+	admin  port
 	loops  []*loop
 	open   sync.WaitGroup // the pairs of all loops
 	routed atomic.Int64   // those whose requests are looked at
@@ -143,17 +144,20 @@ func (p *Proxy) bind() error {
 		}
 		p.loops = append(p.loops, l)
 	}
-	address := fmt.Sprintf(":%d", p.cfg.Sidecar.AdminPort)
-	var err error
-	if p.admin, err = net.Listen("tcp", address); err != nil {
-		return fmt.Errorf("admin port: listening on %s: %w", address, err)
+	admin, err := bind(api.TakenPort{Name: "admin", Listen: p.cfg.Sidecar.AdminPort})
+	if err != nil {
+		return err
 	}
+	p.admin = admin
 	return nil
 }
 
 // unbind undoes bind, as far as it has come.
 func (p *Proxy) unbind() {
 	p.closePorts()
+	if p.admin.fd > 0 {
+		unix.Close(p.admin.fd)
+	}
 	for _, l := range p.loops {
 		l.close()
 	}
@@ -176,22 +180,30 @@ func (p *Proxy) Addr(app uint16) net.Addr {
 }
 
 // AdminAddr is where probes and metrics are served.
-func (p *Proxy) AdminAddr() net.Addr { return p.admin.Addr() }
+func (p *Proxy) AdminAddr() net.Addr { return p.admin.address() }
 
-// Run serves until ctx is done and open connections have ended or used up their grace. It may be called once.
+// Run serves until ctx is done and open connections have ended or used up their grace. It may be called once. An error
+// means that it could not go on.
 func (p *Proxy) Run(ctx context.Context) error {
 	stopped, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var background, looping sync.WaitGroup
-	admin := p.adminServer()
-	background.Go(func() { p.serveAdmin(admin) })
 	source := p.tableSource()
 	background.Go(func() { source.run(ctx) })
+	broken := make(chan error, len(p.loops))
 	for _, l := range p.loops {
-		looping.Go(func() { p.serve(stopped, l) })
+		looping.Go(func() {
+			if err := p.serve(stopped, l); err != nil {
+				broken <- err
+			}
+		})
 	}
 	p.ready.Store(true)
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case err := <-broken:
+		return err
+	}
 
 	// The order of shutting down. A native sidecar is told to end after its app has, so little is left to be done.
 	// 1. Accept no more, close idle HTTP/1 connections, and announce the end on HTTP/2.
@@ -210,38 +222,30 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	stop()
 	looping.Wait()
-	// 3. Probes and metrics go last; the table's source has ended with ctx.
-	admin.Close()
+	// 3. Probes and metrics have gone with the loops, and the table's source with ctx.
+	unix.Close(p.admin.fd)
 	background.Wait()
 	return nil
 }
 
 // serve is one loop's life.
-func (p *Proxy) serve(ctx context.Context, l *loop) {
-	l.do(func() {
-		for _, port := range p.ports {
-			a := &acceptor{proxy: p, loop: l, port: port}
-			if err := a.start(); err != nil {
-				p.log.Error("accepting", "port", port.Name, "error", err)
-			}
-			l.acceptors = append(l.acceptors, a)
+func (p *Proxy) serve(ctx context.Context, l *loop) error {
+	for _, port := range append(p.ports[:len(p.ports):len(p.ports)], p.admin) {
+		a := &acceptor{proxy: p, loop: l, port: port}
+		if err := a.start(); err != nil {
+			return fmt.Errorf("accepting on port %q: %w", port.Name, err)
 		}
-	})
-	if err := l.run(ctx); err != nil {
-		p.log.Error("serving ended", "error", err)
+		l.acceptors = append(l.acceptors, a)
 	}
-}
-
-func (p *Proxy) serveAdmin(s *http.Server) {
-	if err := s.Serve(p.admin); !errors.Is(err, http.ErrServerClosed) {
-		p.log.Error("serving probes and metrics ended", "error", err)
-	}
+	return l.run(ctx)
 }
 
 // drain has l accept no more and lets its connections come to their end.
 func (p *Proxy) drain(l *loop) {
 	for _, a := range l.acceptors {
-		a.stop()
+		if a.port.fd != p.admin.fd {
+			a.stop()
+		}
 	}
 	for pair := range l.pairs {
 		if h, ok := pair.client.handler.(drainer); ok {

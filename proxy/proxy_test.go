@@ -289,12 +289,29 @@ func TestAdmin(t *testing.T) {
 		`detour_proxy_connections_total{protocol="http1"} 1`,
 		`detour_proxy_connections_active{protocol="http1"} 1`,
 		`detour_proxy_errors_total{reason="no-endpoint"} 1`,
+		`detour_proxy_bytes_total{direction="received"} `,
+		`detour_proxy_bytes_total{direction="sent"} `,
 		`detour_proxy_table_info{version="` + p.table.Load().version + `"} 1`,
 		`detour_proxy_router_connected 0`,
 		`process_resident_memory_bytes `,
 	} {
 		if !strings.Contains(text, line) {
 			t.Errorf("metrics lack %s", line)
+		}
+	}
+}
+
+func TestAdminRefuses(t *testing.T) {
+	p := start(t, serveHTTP(t, named("baseline")))
+	for request, want := range map[string]string{
+		"GET /x HTTP/1.1\r\nHost: x\r\n\r\n":            "HTTP/1.1 404 Not Found\r\n",
+		"POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n":     "HTTP/1.1 405 Method Not Allowed\r\n",
+		"GET /metrics\r\n\r\n":                          "HTTP/1.1 400 Bad Request\r\n",
+		"GET /" + strings.Repeat("x", adminHead):        "HTTP/1.1 400 Bad Request\r\n",
+		"GET /healthz?verbose HTTP/1.0\r\nX: y\r\n\r\n": "HTTP/1.1 200 OK\r\n",
+	} {
+		if got := exchange(t, local(p.AdminAddr()), request, ""); !strings.HasPrefix(got, want) {
+			t.Errorf("%.40q: got %q", request, got)
 		}
 	}
 }
@@ -310,7 +327,7 @@ func TestNewSaysWhatIsMissing(t *testing.T) {
 		"no port":      {func(s *api.Sidecar) { s.Ports = nil }, "no port"},
 		"no address":   {func(s *api.Sidecar) { s.PodIPs = nil }, "addresses"},
 		"port in use":  {func(s *api.Sidecar) { s.Ports = []api.TakenPort{{Name: "http", Listen: port, App: 1}} }, `port "http": listening on`},
-		"admin in use": {func(s *api.Sidecar) { s.AdminPort = port }, "admin port: listening on"},
+		"admin in use": {func(s *api.Sidecar) { s.AdminPort = port }, `port "admin": listening on`},
 	} {
 		s := good
 		c.change(&s)

@@ -40,7 +40,8 @@ type socket struct {
 	out outbox
 	// sent counts the bytes written in all, received those read.
 	sent, received uint64
-	acked          uint64 // when it was closed
+	traffic        *traffic // counts them as well, if they are a client's
+	acked          uint64   // when it was closed
 
 	held      hold // why it is not read
 	readable  bool // there may be something to read
@@ -264,6 +265,9 @@ func (s *socket) read() {
 		// A short read means that there is no more (epoll(7)), unless what came with the event was the end.
 		s.readable = n == len(room) || s.last
 		s.received += uint64(n)
+		if s.traffic != nil {
+			s.traffic.received.Add(n)
+		}
 		s.offer(before + n)
 	}
 }
@@ -367,6 +371,9 @@ func (s *socket) flush() {
 			return
 		}
 		s.sent += uint64(n)
+		if s.traffic != nil {
+			s.traffic.sent.Add(n)
+		}
 		s.out.take(n)
 	}
 	s.out.own()
