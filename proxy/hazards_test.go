@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -135,9 +136,9 @@ func TestAnswerInsteadOf100(t *testing.T) {
 
 // TestStrayBytesOfAPreview behind an answer that has no body reach nobody (row 21).
 func TestStrayBytesOfAPreview(t *testing.T) {
-	var connections int
+	var connections atomic.Int32
 	preview := serveTCP(t, func(c *net.TCPConn) {
-		connections++
+		connections.Add(1)
 		http.ReadRequest(bufio.NewReader(c))
 		io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
 		io.Copy(io.Discard, c)
@@ -150,8 +151,8 @@ func TestStrayBytesOfAPreview(t *testing.T) {
 			t.Errorf("got %s %q", resp.Status, body)
 		}
 	}
-	if connections != 3 {
-		t.Errorf("%d connections, want one each", connections)
+	if n := connections.Load(); n != 3 {
+		t.Errorf("%d connections, want one each", n)
 	}
 }
 
