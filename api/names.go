@@ -16,10 +16,11 @@ const (
 	InjectDisabled = "disabled"
 
 	// LabelTarget is set by users on a preview (a Deployment, StatefulSet, ReplicaSet or Pod): the name of the
-	// Service, in the same namespace, that it is a preview of. The router reads it.
+	// Service, in the same namespace, that it is a preview of. The router and the webhook read it.
 	LabelTarget = "detour.dev/target"
 
-	// LabelKey is set by users on a preview: the key that a request carries to reach it. The router reads it.
+	// LabelKey is set by users on a preview: the key that a request carries to reach it. The router and the
+	// webhook read it.
 	LabelKey = "detour.dev/key"
 )
 

@@ -26,12 +26,11 @@ type admitter struct {
 	log     *slog.Logger
 }
 
-// mutation returns the object of a request before and after. Both are of the same type.
-type mutation func(context.Context, admission.Request) (before, after any, err error)
+// decision answers a request.
+type decision func(context.Context, admission.Request) (admission.Response, error)
 
-// handler answers with the difference that mutate makes. It never refuses an object: when mutate fails or panics, the
-// object is admitted as it is.
-func (a *admitter) handler(kind string, mutate mutation) admission.Handler {
+// handler answers as decide does. When decide fails or panics, the object is admitted as it is.
+func (a *admitter) handler(kind string, decide decision) admission.Handler {
 	return admission.HandlerFunc(func(ctx context.Context, req admission.Request) (resp admission.Response) {
 		failed := func(err error) admission.Response {
 			a.metrics.errors.WithLabelValues("admission").Inc()
@@ -43,16 +42,27 @@ func (a *admitter) handler(kind string, mutate mutation) admission.Handler {
 				resp = failed(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 			}
 		}()
+		resp, err := decide(ctx, req)
+		if err != nil {
+			return failed(err)
+		}
+		return resp
+	})
+}
+
+// mutation returns the object of a request before and after. Both are of the same type.
+type mutation func(context.Context, admission.Request) (before, after any, err error)
+
+// changed admits an object with the difference that mutate makes.
+func changed(mutate mutation) decision {
+	return func(ctx context.Context, req admission.Request) (admission.Response, error) {
 		before, after, err := mutate(ctx, req)
 		if err != nil {
-			return failed(err)
+			return admission.Response{}, err
 		}
 		patches, err := difference(before, after)
-		if err != nil {
-			return failed(err)
-		}
-		return admission.Response{Patches: patches, AdmissionResponse: admissionv1.AdmissionResponse{Allowed: true}}
-	})
+		return admission.Response{Patches: patches, AdmissionResponse: admissionv1.AdmissionResponse{Allowed: true}}, err
+	}
 }
 
 // difference is the JSON patch from before to after. Both went through our types, so a field that our types don't
@@ -71,7 +81,7 @@ func difference(before, after any) ([]jsonpatch.JsonPatchOperation, error) {
 
 // mutatePod is [inject] behind admission.
 func (a *admitter) mutatePod(ctx context.Context, req admission.Request) (any, any, error) {
-	pod, err := decode[corev1.Pod](req)
+	pod, err := decode[corev1.Pod](req.Object.Raw)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -111,7 +121,7 @@ func (a *admitter) report(req admission.Request, result injection) {
 // mutateService is [planService] behind admission: whoever applies a Service again, in whatever way, finds it
 // switched when the request is done.
 func (a *admitter) mutateService(ctx context.Context, req admission.Request) (any, any, error) {
-	service, err := decode[corev1.Service](req)
+	service, err := decode[corev1.Service](req.Object.Raw)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -124,12 +134,12 @@ func (a *admitter) mutateService(ctx context.Context, req admission.Request) (an
 	return service, planService(service, pods.Items), nil
 }
 
-func decode[T any](req admission.Request) (*T, error) {
-	if len(req.Object.Raw) == 0 {
+func decode[T any](raw []byte) (*T, error) {
+	if len(raw) == 0 {
 		return nil, errors.New("the request holds no object")
 	}
 	object := new(T)
-	if err := json.Unmarshal(req.Object.Raw, object); err != nil {
+	if err := json.Unmarshal(raw, object); err != nil {
 		return nil, fmt.Errorf("decoding the object: %w", err)
 	}
 	return object, nil

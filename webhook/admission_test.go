@@ -115,7 +115,7 @@ func TestUnknownFieldsSurvive(t *testing.T) {
 			"volumes": [{"name": "data", "unknownSource": {"h": 1}}]}}`
 	a := testAdmitter(t, fake.NewClientBuilder().Build())
 	req := request("shop", pod)
-	got := patched(t, req, a.handler("pod", a.mutatePod).Handle(t.Context(), req))
+	got := patched(t, req, a.handler("pod", changed(a.mutatePod)).Handle(t.Context(), req))
 	if !hasInitContainer(got, api.ContainerProxy) {
 		t.Fatal("not injected")
 	}
@@ -171,7 +171,7 @@ func TestNamespaceComesFromTheRequest(t *testing.T) {
 	pod := testPod("p")
 	pod.Namespace = ""
 	req := request("shop", pod)
-	got := patched(t, req, a.handler("pod", a.mutatePod).Handle(t.Context(), req))
+	got := patched(t, req, a.handler("pod", changed(a.mutatePod)).Handle(t.Context(), req))
 	var injected corev1.Pod
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(got, &injected); err != nil {
 		t.Fatal(err)
@@ -190,18 +190,20 @@ func TestEveryFailureAdmitsUnchanged(t *testing.T) {
 	})
 	a := testAdmitter(t, broken)
 	for name, c := range map[string]struct {
-		mutate mutation
+		decide decision
 		object any
 	}{
-		"panic":             {func(context.Context, admission.Request) (any, any, error) { panic("a bug") }, testPod("p")},
-		"cache":             {a.mutatePod, testPod("p")},
-		"no object":         {a.mutatePod, ""},
-		"not a pod":         {a.mutatePod, `{"spec": []}`},
-		"not a service":     {a.mutateService, `{"spec": 1}`},
-		"cannot be encoded": {func(context.Context, admission.Request) (any, any, error) { return func() {}, nil, nil }, "{}"},
+		"panic":             {func(context.Context, admission.Request) (admission.Response, error) { panic("a bug") }, testPod("p")},
+		"cache":             {changed(a.mutatePod), testPod("p")},
+		"no object":         {changed(a.mutatePod), ""},
+		"not a pod":         {changed(a.mutatePod), `{"spec": []}`},
+		"not a service":     {changed(a.mutateService), `{"spec": 1}`},
+		"not a workload":    {a.checkWorkload, `{"metadata": 1}`},
+		"preview":           {a.checkWorkload, `{"metadata": {}}`},
+		"cannot be encoded": {changed(func(context.Context, admission.Request) (any, any, error) { return func() {}, nil, nil }), "{}"},
 	} {
 		before := count(t, a.metrics.errors.WithLabelValues("admission"))
-		resp := a.handler("object", c.mutate).Handle(t.Context(), request("shop", c.object))
+		resp := a.handler("object", c.decide).Handle(t.Context(), request("shop", c.object))
 		if !resp.Allowed || len(resp.Patches) > 0 {
 			t.Errorf("%s: allowed %v with patches %v, want it admitted unchanged", name, resp.Allowed, resp.Patches)
 		}
@@ -215,7 +217,7 @@ func TestOldServerGetsNoProxies(t *testing.T) {
 	a := testAdmitter(t, fake.NewClientBuilder().Build())
 	a.tooOld = func() bool { return true }
 	req := request("shop", `{"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "ports": [{"containerPort": 8080}]}]}}`)
-	got := patched(t, req, a.handler("pod", a.mutatePod).Handle(t.Context(), req))
+	got := patched(t, req, a.handler("pod", changed(a.mutatePod)).Handle(t.Context(), req))
 	annotations := got["metadata"].(map[string]any)["annotations"]
 	if diff := cmp.Diff(map[string]any{api.AnnotationNotInjected: "api-server-too-old"}, annotations); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
@@ -235,7 +237,7 @@ func TestServiceIsSwitchedWhenItIsApplied(t *testing.T) {
 		service := testService("api", "8080")
 		service.Namespace = namespace
 		req := request(namespace, service)
-		got := patched(t, req, a.handler("service", a.mutateService).Handle(t.Context(), req))
+		got := patched(t, req, a.handler("service", changed(a.mutateService)).Handle(t.Context(), req))
 		port := got["spec"].(map[string]any)["ports"].([]any)[0].(map[string]any)["targetPort"]
 		if port != want {
 			t.Errorf("in namespace %s the targetPort is %v, want %v", namespace, port, want)

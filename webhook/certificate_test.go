@@ -38,6 +38,30 @@ func newKeeping(t *testing.T, objects ...client.Object) *keeping {
 	return k
 }
 
+// testConfigurations are the webhook configurations as the manifests have them.
+func testConfigurations() []client.Object {
+	mutating := &admissionregistrationv1.MutatingWebhookConfiguration{
+		Webhooks: []admissionregistrationv1.MutatingWebhook{{Name: "pods.detour.dev"}, {Name: "services.detour.dev"}},
+	}
+	validating := &admissionregistrationv1.ValidatingWebhookConfiguration{
+		Webhooks: []admissionregistrationv1.ValidatingWebhook{{Name: "previews.detour.dev"}},
+	}
+	mutating.Name, validating.Name = webhookConfiguration, webhookConfiguration
+	return []client.Object{mutating, validating}
+}
+
+// configurations are the webhook configurations as they are now.
+func (k *keeping) configurations() []client.Object {
+	k.t.Helper()
+	live := configurations()
+	for _, configuration := range live {
+		if err := k.client.Get(k.t.Context(), client.ObjectKey{Name: webhookConfiguration}, configuration); err != nil {
+			k.t.Fatal(err)
+		}
+	}
+	return live
+}
+
 func (k *keeping) after(d time.Duration) {
 	k.t.Helper()
 	k.clock = k.clock.Add(d)
@@ -80,23 +104,23 @@ func (k *keeping) checkTrust(step string, bundle []byte) {
 }
 
 func TestCertificatesAreMadeAndAnnounced(t *testing.T) {
-	configuration := &admissionregistrationv1.MutatingWebhookConfiguration{
-		Webhooks: []admissionregistrationv1.MutatingWebhook{{Name: "pods.detour.dev"}, {Name: "services.detour.dev"}},
-	}
-	configuration.Name = webhookConfiguration
-	k := newKeeping(t, configuration)
+	k := newKeeping(t, testConfigurations()...)
 	if _, err := k.serving.get(nil); err == nil {
 		t.Error("there is a certificate before it was made")
 	}
 	k.after(0)
 	k.checkTrust("first", k.bundle())
-	if err := k.client.Get(t.Context(), client.ObjectKey{Name: webhookConfiguration}, configuration); err != nil {
-		t.Fatal(err)
-	}
-	for _, w := range configuration.Webhooks {
-		if !bytes.Equal(w.ClientConfig.CABundle, k.bundle()) {
-			t.Errorf("%s has another CA bundle: %q", w.Name, w.ClientConfig.CABundle)
+	announced := 0
+	for _, configuration := range k.configurations() {
+		for _, c := range callers(configuration) {
+			announced++
+			if !bytes.Equal(c.bundle, k.bundle()) {
+				t.Errorf("%s has another CA bundle: %q", c.name, c.bundle)
+			}
 		}
+	}
+	if announced != 3 {
+		t.Errorf("announced to %d webhooks, want 3", announced)
 	}
 	if err := k.serving.load(t.Context()); err != nil {
 		t.Fatal(err)
@@ -115,6 +139,9 @@ func (k *keeping) versions() map[string]string {
 	versions := map[string]string{}
 	for _, name := range []string{secretAuthority, secretWebhook, secretRouter} {
 		versions[name] = k.secret(name).ResourceVersion
+	}
+	for _, configuration := range k.configurations() {
+		versions[callers(configuration)[0].name] = configuration.GetResourceVersion()
 	}
 	return versions
 }

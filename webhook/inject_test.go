@@ -160,7 +160,7 @@ func TestServicesFindTheAppOrItsProxy(t *testing.T) {
 	for _, c := range injectCases(t) {
 		after := inject(c.pod, c.services, testSidecar).pod
 		for _, service := range c.services {
-			if !selects(&service, c.pod) {
+			if !selects(&service, c.pod.Labels) {
 				continue
 			}
 			plan := planService(&service, []corev1.Pod{*after})

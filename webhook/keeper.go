@@ -29,7 +29,7 @@ const (
 	secretAuthority      = "detour-authority"   // the authority that signs the other two
 	secretWebhook        = "detour-webhook-tls" // what this server shows
 	secretRouter         = "detour-router-tls"  // what the router shows
-	webhookConfiguration = "detour"             // the MutatingWebhookConfiguration, which holds the CA bundle
+	webhookConfiguration = "detour"             // both webhook configurations, which hold the CA bundle
 )
 
 // keepEvery is how often the certificates are looked at.
@@ -38,7 +38,7 @@ const keepEvery = 10 * time.Second
 // keeper keeps the certificates; it runs on the leader. In a rotation the new authority is told first, beside the old
 // one, and signs only when everyone had the time to hear of it:
 //
-//	authority -> CA bundle, in our ConfigMap -> copies in the namespaces, the webhook configuration -> certificates
+//	authority -> CA bundle, in our ConfigMap -> copies in the namespaces, the webhook configurations -> certificates
 //
 // With certificates from files, which somebody else signs, only the bundle is its work.
 type keeper struct {
@@ -79,8 +79,10 @@ func (k *keeper) keep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := k.announce(ctx, bundle); err != nil {
-		return err
+	for _, configuration := range configurations() {
+		if err := k.announce(ctx, configuration, bundle); err != nil {
+			return err
+		}
 	}
 	var errs []error
 	for secret, names := range k.names {
@@ -176,18 +178,46 @@ func (k *keeper) keepBundle(ctx context.Context, current []byte) ([]byte, error)
 	return bundle, writeBundle(ctx, k.client, k.own, string(bundle))
 }
 
+// configurations are the objects that have the API server ask this one.
+func configurations() []client.Object {
+	return []client.Object{
+		&admissionregistrationv1.MutatingWebhookConfiguration{},
+		&admissionregistrationv1.ValidatingWebhookConfiguration{},
+	}
+}
+
+// caller is what a webhook configuration says of one webhook: its name, and whom the API server is to trust.
+type caller struct {
+	name   string
+	bundle []byte
+}
+
+func callers(configuration client.Object) []caller {
+	var found []caller
+	switch c := configuration.(type) {
+	case *admissionregistrationv1.MutatingWebhookConfiguration:
+		for _, w := range c.Webhooks {
+			found = append(found, caller{w.Name, w.ClientConfig.CABundle})
+		}
+	case *admissionregistrationv1.ValidatingWebhookConfiguration:
+		for _, w := range c.Webhooks {
+			found = append(found, caller{w.Name, w.ClientConfig.CABundle})
+		}
+	}
+	return found
+}
+
 // announce tells the API server whom to trust. Without a configuration there is nobody who asks.
-func (k *keeper) announce(ctx context.Context, bundle []byte) error {
-	var configuration admissionregistrationv1.MutatingWebhookConfiguration
-	if err := k.client.Get(ctx, client.ObjectKey{Name: webhookConfiguration}, &configuration); err != nil {
+func (k *keeper) announce(ctx context.Context, configuration client.Object, bundle []byte) error {
+	if err := k.client.Get(ctx, client.ObjectKey{Name: webhookConfiguration}, configuration); err != nil {
 		return client.IgnoreNotFound(err)
 	}
 	var patch []jsonpatch.JsonPatchOperation
-	for i, w := range configuration.Webhooks {
-		if !bytes.Equal(w.ClientConfig.CABundle, bundle) {
+	for i, c := range callers(configuration) {
+		if !bytes.Equal(c.bundle, bundle) {
 			path := fmt.Sprintf("/webhooks/%d", i)
 			patch = append(patch,
-				jsonpatch.NewOperation("test", path+"/name", w.Name),
+				jsonpatch.NewOperation("test", path+"/name", c.name),
 				jsonpatch.NewOperation("add", path+"/clientConfig/caBundle", bundle))
 		}
 	}
@@ -198,11 +228,13 @@ func (k *keeper) announce(ctx context.Context, bundle []byte) error {
 	if err != nil {
 		return err
 	}
-	err = k.client.Patch(ctx, &configuration, client.RawPatch(types.JSONPatchType, body), client.FieldOwner(fieldOwner))
+	err = k.client.Patch(ctx, configuration, client.RawPatch(types.JSONPatchType, body), client.FieldOwner(fieldOwner))
 	if err != nil {
 		return fmt.Errorf("writing the CA bundle of webhook configuration %s: %w", webhookConfiguration, err)
 	}
-	k.log.Info("CA bundle announced", "configuration", webhookConfiguration)
+	for _, c := range callers(configuration) {
+		k.log.Info("CA bundle announced", "webhook", c.name)
+	}
 	return nil
 }
 

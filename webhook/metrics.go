@@ -10,6 +10,7 @@ import (
 type metrics struct {
 	injected    prometheus.Counter
 	notInjected *prometheus.CounterVec // by reason
+	refused     prometheus.Counter
 	switched    *prometheus.CounterVec // by direction: "name" or "number"
 	errors      *prometheus.CounterVec // by where they happened
 }
@@ -25,6 +26,10 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 			Name: "detour_webhook_pods_not_injected_total",
 			Help: "Pods that were left without a proxy, by reason.",
 		}, []string{"reason"}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "detour_webhook_previews_refused_total",
+			Help: "Changes of workloads that were refused, because a preview would have received ordinary traffic.",
+		}),
 		switched: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "detour_webhook_services_switched_total",
 			Help: "Services whose ports the reconciler led to the proxies (to=\"name\") or back to the apps (to=\"number\").",
@@ -37,6 +42,7 @@ func newMetrics(registry prometheus.Registerer) (*metrics, error) {
 	return m, errors.Join(
 		register(registry, &m.injected),
 		register(registry, &m.notInjected),
+		register(registry, &m.refused),
 		register(registry, &m.switched),
 		register(registry, &m.errors))
 }

@@ -245,7 +245,7 @@ type demand struct {
 func demandOn(pod *corev1.Pod, services []corev1.Service) demand {
 	d := demand{numbers: map[int32]bool{}, headless: map[string]bool{}}
 	for i := range services {
-		if selects(&services[i], pod) {
+		if selects(&services[i], pod.Labels) {
 			d.add(&services[i])
 		}
 	}

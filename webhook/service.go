@@ -72,7 +72,7 @@ func coveredPorts(service *corev1.Service, pods []corev1.Pod) map[string]bool {
 	var covered map[string]bool
 	for i := range pods {
 		pod := &pods[i]
-		if ended(pod) || !selects(service, pod) {
+		if ended(pod) || !selects(service, pod.Labels) {
 			continue
 		}
 		names := proxyNames(pod)
@@ -108,10 +108,10 @@ func originalPort(port corev1.ServicePort) (uint16, bool) {
 	return uint16(target.IntVal), validPort(target.IntVal)
 }
 
-// selects reports whether a Service picks a Pod. A Service without a selector picks none.
-func selects(service *corev1.Service, pod *corev1.Pod) bool {
+// selects reports whether a Service picks a Pod with these labels. A Service without a selector picks none.
+func selects(service *corev1.Service, labels map[string]string) bool {
 	for name, value := range service.Spec.Selector {
-		if got, found := pod.Labels[name]; !found || got != value {
+		if got, found := labels[name]; !found || got != value {
 			return false
 		}
 	}

@@ -11,8 +11,12 @@
 // decides; it is asked by the reconciler whenever a Pod or a Service changes, and at /mutate-services whenever somebody
 // writes the Service, so that a manifest applied again opens no gap.
 //
+// A preview's way. At /check-workloads the API server asks about workloads that are labelled as previews. One whose Pods
+// its target Service selects would serve everyone, and [refusal] says so. Nothing else is ever refused: what the package
+// cannot handle is admitted as it is.
+//
 // Everything is decided by pure functions over objects. [admitter] knows admission, the reconcilers know the API server,
-// and nothing else does. The package refuses no object: what it cannot handle is admitted as it is.
+// and nothing else does.
 //
 // It does not route: which request goes where is between the router and the proxies.
 package webhook
@@ -65,7 +69,7 @@ type Config struct {
 
 	// CertDir holds tls.crt and tls.key of the admission server, and ca.crt, which proxies check the router against.
 	// All are reread when they change. Empty means that the leader signs certificates itself, keeps them in Secrets,
-	// and announces their CA in the webhook configuration.
+	// and announces their CA in the webhook configurations.
 	CertDir string
 
 	// Cluster is how the API server is reached. Required.
@@ -141,7 +145,7 @@ func newManager(config Config, serving *servingCertificate) (manager.Manager, er
 		LeaderElectionReleaseOnCancel: true, // nothing of ours goes on once Start has returned
 		Cache:                         cacheOptions(),
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{
-			&corev1.Secret{}, &admissionregistrationv1.MutatingWebhookConfiguration{},
+			&corev1.Secret{}, &admissionregistrationv1.MutatingWebhookConfiguration{}, &admissionregistrationv1.ValidatingWebhookConfiguration{},
 		}}},
 	})
 	if err != nil {
@@ -187,8 +191,9 @@ func assemble(ctx context.Context, mgr manager.Manager, config Config, metrics *
 		sidecar: sidecar{image: config.Image, router: config.Router},
 	}
 	handlers := mgr.GetWebhookServer()
-	handlers.Register("/mutate-pods", &ctrlwebhook.Admission{Handler: admitter.handler("pod", admitter.mutatePod)})
-	handlers.Register("/mutate-services", &ctrlwebhook.Admission{Handler: admitter.handler("service", admitter.mutateService)})
+	handlers.Register("/mutate-pods", &ctrlwebhook.Admission{Handler: admitter.handler("pod", changed(admitter.mutatePod))})
+	handlers.Register("/mutate-services", &ctrlwebhook.Admission{Handler: admitter.handler("service", changed(admitter.mutateService))})
+	handlers.Register("/check-workloads", &ctrlwebhook.Admission{Handler: admitter.handler("preview", admitter.checkWorkload)})
 
 	services := &serviceReconciler{
 		client: client, members: members, tooOld: apiServer.tooOld, metrics: metrics, log: log,

@@ -26,6 +26,11 @@ func testBadInput(t *testing.T) {
 		}
 	}
 
+	out, err := tryKubectl(t, "label", "deployment", "-n", "bad", "web", "detour.dev/target=web", "detour.dev/key=pr-3")
+	if err == nil || !strings.Contains(out, "Service web selects its Pods (app=web)") {
+		t.Errorf("labelling a preview that would receive ordinary traffic: %v\n%s", err, out)
+	}
+
 	waitForState(t, "bad", "deployment/works", api.StateRouted)
 	ask := askHTTP(t, serviceAddress(t, "bad", "web"), "http1")
 	for k, want := range map[string]string{"": "baseline", "good": "good"} {

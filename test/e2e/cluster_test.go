@@ -195,7 +195,7 @@ func testRemoved(t *testing.T) {
 	if port != "8080" {
 		t.Errorf("Service identity has targetPort %q, want 8080 again", port)
 	}
-	out := kubectl(t, "get", "mutatingwebhookconfigurations,clusterroles,clusterrolebindings,namespaces,configmaps", "-A", "-o", "name")
+	out := kubectl(t, "get", "mutatingwebhookconfigurations,validatingwebhookconfigurations,clusterroles,clusterrolebindings,namespaces,configmaps", "-A", "-o", "name")
 	if strings.Contains(out, "detour") {
 		t.Errorf("left behind:\n%s", out)
 	}

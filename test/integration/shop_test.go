@@ -230,23 +230,31 @@ func newService(namespace, name string, target intstr.IntOrString) *corev1.Servi
 	}
 }
 
+// newDeployment has Pods with these labels.
+func newDeployment(namespace, name string, labels map[string]string) *appsv1.Deployment {
+	return &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace},
+		Spec: appsv1.DeploymentSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec:       newPod("", "", nil, 8080).Spec,
+			},
+		},
+	}
+}
+
 // newPreview makes a labelled Deployment and, as its controllers would, a ReplicaSet and a Pod.
 func newPreview(t *testing.T, namespace, name, target, key string) (*appsv1.Deployment, *corev1.Pod) {
 	t.Helper()
 	labels := map[string]string{"app": name}
-	template := newPod("", "", labels, 8080)
-	spec := corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: template.Spec}
-	deployment := &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: map[string]string{
-			api.LabelTarget: target, api.LabelKey: key,
-		}},
-		Spec: appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: spec},
-	}
+	deployment := newDeployment(namespace, name, labels)
+	deployment.Labels = map[string]string{api.LabelTarget: target, api.LabelKey: key}
 	create(t, deployment)
 	replicaSet := &appsv1.ReplicaSet{
 		ObjectMeta: metav1.ObjectMeta{Name: name + "-1", Namespace: namespace, Labels: labels,
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(deployment, appsv1.SchemeGroupVersion.WithKind("Deployment"))}},
-		Spec: appsv1.ReplicaSetSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: spec},
+		Spec: appsv1.ReplicaSetSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: deployment.Spec.Template},
 	}
 	create(t, replicaSet)
 	pod := newPod(namespace, name+"-1-x", labels, 8080)
