@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
@@ -27,7 +28,7 @@ type keeping struct {
 }
 
 func newKeeping(t *testing.T, objects ...client.Object) *keeping {
-	c := fake.NewClientBuilder().WithObjects(objects...).Build()
+	c := fake.NewClientBuilder().WithObjects(testNamespace("detour-system", false)).WithObjects(objects...).Build()
 	k := &keeping{t: t, clock: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
 	k.keeper = &keeper{
 		client: c, own: "detour-system", metrics: testMetrics(t), log: slog.New(slog.DiscardHandler),
@@ -218,6 +219,46 @@ func TestCertificatesFromFiles(t *testing.T) {
 	var secrets corev1.SecretList
 	if err := k.client.List(t.Context(), &secrets); err != nil || len(secrets.Items) > 0 {
 		t.Errorf("made %d secrets, %v", len(secrets.Items), err)
+	}
+}
+
+func TestConfigurationsBelongToOurNamespace(t *testing.T) {
+	k := newKeeping(t, testConfigurations()...)
+	want := []metav1.OwnerReference{{APIVersion: "v1", Kind: "Namespace", Name: "detour-system", UID: "namespace detour-system"}}
+	check := func(step string, want []metav1.OwnerReference) {
+		t.Helper()
+		k.after(keepEvery)
+		for _, configuration := range k.configurations() {
+			if diff := cmp.Diff(want, configuration.GetOwnerReferences()); diff != "" {
+				t.Errorf("%s: %T: (-want +got)\n%s", step, configuration, diff)
+			}
+		}
+	}
+	own := func(references ...metav1.OwnerReference) {
+		for _, configuration := range k.configurations() {
+			configuration.SetOwnerReferences(references)
+			if err := k.client.Update(t.Context(), configuration); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	check("first", want)
+	own()
+	check("removed", want)
+	stale, other := want[0], metav1.OwnerReference{APIVersion: "v1", Kind: "Node", Name: "n", UID: "n"}
+	stale.UID = "a namespace of the past"
+	own(other, stale)
+	check("installed again", []metav1.OwnerReference{other, want[0]})
+
+	k.dir = t.TempDir() // without certificates
+	own()
+	if err := k.keep(t.Context()); err == nil {
+		t.Error("a missing file is no error")
+	}
+	for _, configuration := range k.configurations() {
+		if diff := cmp.Diff(want, configuration.GetOwnerReferences()); diff != "" {
+			t.Errorf("without certificates: %T: (-want +got)\n%s", configuration, diff)
+		}
 	}
 }
 

@@ -16,10 +16,12 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/detour-dev/detour/api"
 )
@@ -32,7 +34,7 @@ const (
 	webhookConfiguration = "detour"             // both webhook configurations, which hold the CA bundle
 )
 
-// keepEvery is how often the certificates are looked at.
+// keepEvery is how often the certificates and the configurations are looked at.
 const keepEvery = 10 * time.Second
 
 // keeper keeps the certificates; it runs on the leader. In a rotation the new authority is told first, beside the old
@@ -40,7 +42,8 @@ const keepEvery = 10 * time.Second
 //
 //	authority -> CA bundle, in our ConfigMap -> copies in the namespaces, the webhook configurations -> certificates
 //
-// With certificates from files, which somebody else signs, only the bundle is its work.
+// With certificates from files, which somebody else signs, only the bundle is its work. Either way it has the webhook
+// configurations belong to our namespace.
 type keeper struct {
 	client  client.Client // asks the API server for everything but ConfigMaps
 	own     string        // Detour's namespace
@@ -56,13 +59,17 @@ func (k *keeper) Start(ctx context.Context) error {
 	wait.UntilWithContext(ctx, func(ctx context.Context) {
 		if err := k.keep(ctx); err != nil && ctx.Err() == nil {
 			k.metrics.errors.WithLabelValues("certificates").Inc()
-			k.log.Error("certificates stay as they are, trying again", "error", err)
+			k.log.Error("certificates or webhook configurations stay as they are, trying again", "error", err)
 		}
 	}, keepEvery)
 	return nil
 }
 
 func (k *keeper) keep(ctx context.Context) error {
+	return errors.Join(k.keepCertificates(ctx), k.keepOwner(ctx))
+}
+
+func (k *keeper) keepCertificates(ctx context.Context) error {
 	if k.dir != "" {
 		current, err := os.ReadFile(filepath.Join(k.dir, "ca.crt"))
 		if err != nil {
@@ -234,6 +241,42 @@ func (k *keeper) announce(ctx context.Context, configuration client.Object, bund
 	}
 	for _, c := range callers(configuration) {
 		k.log.Info("CA bundle announced", "webhook", c.name)
+	}
+	return nil
+}
+
+// keepOwner has the webhook configurations go with our namespace, whoever deletes it: one that nobody answers any more
+// would hold up Pods. The namespace's UID, by which the garbage collector knows it, is found only in the cluster.
+func (k *keeper) keepOwner(ctx context.Context) error {
+	var namespace corev1.Namespace
+	if err := k.client.Get(ctx, client.ObjectKey{Name: k.own}, &namespace); err != nil {
+		return fmt.Errorf("reading namespace %s: %w", k.own, err)
+	}
+	var errs []error
+	for _, configuration := range configurations() {
+		errs = append(errs, k.handOver(ctx, configuration, &namespace))
+	}
+	return errors.Join(errs...)
+}
+
+// handOver leaves other owners as they are.
+func (k *keeper) handOver(ctx context.Context, configuration client.Object, namespace *corev1.Namespace) error {
+	if err := k.client.Get(ctx, client.ObjectKey{Name: webhookConfiguration}, configuration); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	before := configuration.DeepCopyObject().(client.Object)
+	if err := controllerutil.SetOwnerReference(namespace, configuration, k.client.Scheme()); err != nil {
+		return err
+	}
+	if equality.Semantic.DeepEqual(before, configuration) {
+		return nil
+	}
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	if err := k.client.Patch(ctx, configuration, patch, client.FieldOwner(fieldOwner)); err != nil {
+		return fmt.Errorf("writing the owner of webhook configuration %s: %w", webhookConfiguration, err)
+	}
+	for _, c := range callers(configuration) {
+		k.log.Info("webhook goes with our namespace", "webhook", c.name, "namespace", namespace.Name)
 	}
 	return nil
 }

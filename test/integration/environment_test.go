@@ -5,22 +5,28 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
@@ -48,12 +54,15 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// run starts the API server and, beside it, the webhook and the router as they run in a cluster.
+// run starts the API server and, beside it, the webhook and the router as they run in a cluster, with the rights that
+// the manifests give them.
 func run(m *testing.M) (int, error) {
 	environment := &envtest.Environment{WebhookInstallOptions: envtest.WebhookInstallOptions{
 		Paths:                   []string{"../../manifests/base/webhook.yaml"},
 		IgnoreSchemeConvertible: true,
 	}}
+	environment.ControlPlane.GetAPIServer().Configure().
+		Append("enable-admission-plugins", "OwnerReferencesPermissionEnforcement") // asks for more rights
 	config, err := environment.Start()
 	if err != nil {
 		return 0, fmt.Errorf("starting the API server: %w", err)
@@ -69,6 +78,11 @@ func run(m *testing.M) (int, error) {
 	}
 	if err := writeRouterToken(certificates); err != nil {
 		return 0, fmt.Errorf("making the router's own token: %w", err)
+	}
+	for _, program := range []string{"webhook", "router"} {
+		if err := grantRights("../../manifests/base/" + program + ".yaml"); err != nil {
+			return 0, fmt.Errorf("giving the %s its rights: %w", program, err)
+		}
 	}
 
 	ctx, cancel := context.WithCancel(context.Background())
@@ -92,7 +106,7 @@ func run(m *testing.M) (int, error) {
 
 func runWebhook(ctx context.Context, config *rest.Config, options envtest.WebhookInstallOptions) error {
 	return webhook.Run(ctx, webhook.Config{
-		Cluster:   config,
+		Cluster:   as("detour-webhook", config),
 		Namespace: "detour-system",
 		Image:     "ghcr.io/detour-dev/proxy:dev",
 		Listen:    net.JoinHostPort(options.LocalServingHost, strconv.Itoa(options.LocalServingPort)),
@@ -104,13 +118,49 @@ func runWebhook(ctx context.Context, config *rest.Config, options envtest.Webhoo
 
 func runRouter(ctx context.Context, config *rest.Config, listen, certificates string) error {
 	return router.New(router.Config{
-		Kube:      config,
+		Kube:      as("detour-router", config),
 		Listen:    listen,
 		Health:    freeAddress(),
 		Metrics:   freeAddress(),
 		CertDir:   certificates,
 		TokenFile: filepath.Join(certificates, "token"),
 	}).Run(ctx)
+}
+
+// as reaches the API server with the rights of one of Detour's own ServiceAccounts.
+func as(account string, config *rest.Config) *rest.Config {
+	config = rest.CopyConfig(config)
+	config.Impersonate = rest.ImpersonationConfig{
+		UserName: "system:serviceaccount:detour-system:" + account,
+		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:detour-system", "system:authenticated"},
+	}
+	return config
+}
+
+// grantRights creates the roles in a file of the manifests, and their bindings.
+func grantRights(path string) error {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(content), 4096)
+	for {
+		var object unstructured.Unstructured
+		if err := decoder.Decode(&object); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if object.GroupVersionKind().Group != rbacv1.GroupName {
+			continue
+		}
+		if !strings.HasPrefix(object.GetKind(), "Cluster") {
+			object.SetNamespace("detour-system")
+		}
+		if err := kube.Create(context.Background(), &object); err != nil {
+			return err
+		}
+	}
 }
 
 func writeRouterToken(dir string) error {
