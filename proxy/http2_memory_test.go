@@ -769,3 +769,31 @@ func (m *h2memory) check() {
 		}
 	}
 }
+
+// TestH2ExtendedConnect is WebSocket over HTTP/2 (RFC 8441): it goes wherever it is offered.
+func TestH2ExtendedConnect(t *testing.T) {
+	offer := http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1}
+	fields := []string{":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":path", "/", ":authority", "x"}
+	const text = " :method=CONNECT :protocol=websocket :scheme=http :path=/ :authority=x"
+	keyed := func(key string) []string {
+		return append(fields[:len(fields):len(fields)], "baggage", "detour-key="+key)
+	}
+	m := opened(t, offer)
+	m.client.head(1, false, fields...)
+	m.client.content(1, false, []byte("to the app"))
+	m.app.expect("HEADERS 1"+text, `DATA 1 "to the app"`)
+
+	m.client.head(3, false, keyed("a")...)
+	offering := m.previews[0]
+	offering.accept(offer)
+	m.client.content(3, false, []byte("to the preview"))
+	offering.take()
+	offering.head(1, false, ":status", "200")
+	m.client.expect("HEADERS 3 :status=200 detour-served-by=shop/x-1")
+
+	m.client.head(5, false, keyed("spare")...)
+	m.previews[1].accept()
+	if got := m.client.got(); len(got) == 0 || !strings.HasPrefix(got[0], "HEADERS 5 :status=405") {
+		t.Errorf("a preview that does not offer it: got %q", got)
+	}
+}

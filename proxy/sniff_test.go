@@ -96,3 +96,25 @@ func TestIsSettings(t *testing.T) {
 		}
 	}
 }
+
+// TestConnectionsBeyondTheCapAreCopied: memory is bounded, and nobody is turned away.
+func TestConnectionsBeyondTheCapAreCopied(t *testing.T) {
+	p := start(t, serveHTTP(t, named("baseline")))
+	p.route(t, "a", endpointOf("x", serveHTTP(t, named("preview"))))
+	p.routed.Store(maxRouted - 1)
+	first, second := client(t), client(t)
+	if _, body := get(t, first, p.url("/"), "Detour-Key: a"); body != "preview" {
+		t.Errorf("within the cap: got %q", body)
+	}
+	if _, body := get(t, second, p.url("/"), "Detour-Key: a"); body != "baseline" {
+		t.Errorf("beyond the cap: got %q", body)
+	}
+	if n := p.meters.set.GetOrCreateCounter(`detour_proxy_passed_through_total{reason="connections"}`).Get(); n != 1 {
+		t.Errorf("counted %d times", n)
+	}
+	first.CloseIdleConnections()
+	eventually(t, "there is room again", func() bool { return p.routed.Load() == maxRouted-1 })
+	if _, body := get(t, client(t), p.url("/"), "Detour-Key: a"); body != "preview" {
+		t.Errorf("with room again: got %q", body)
+	}
+}
