@@ -36,6 +36,10 @@ const (
 	// The webhook hands it to the proxy.
 	AnnotationClientAddress = "detour.dev/client-address"
 
+	// AnnotationRetry is set by users on a Namespace where injection is suspended because proxies did not start: a time
+	// (RFC 3339). Pods that were created before it no longer count. The webhook reads it.
+	AnnotationRetry = "detour.dev/retry"
+
 	// AnnotationNotInjected is written by the webhook on a Pod that it left without a proxy; the value is the named
 	// reason. The webhook's reconciler turns it into an Event, the router into the status.
 	AnnotationNotInjected = "detour.dev/not-injected"

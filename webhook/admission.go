@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"time"
 
 	"gomodules.xyz/jsonpatch/v2"
 	admissionv1 "k8s.io/api/admission/v1"
@@ -23,6 +24,7 @@ type admitter struct {
 	sidecar sidecar
 	tooOld  func() bool // the API server
 	metrics *metrics
+	now     func() time.Time
 	log     *slog.Logger
 }
 
@@ -102,7 +104,28 @@ func (a *admitter) inject(ctx context.Context, namespace string, pod *corev1.Pod
 	if err := a.cache.List(ctx, &services, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
 		return injection{}, fmt.Errorf("listing the services of namespace %s: %w", namespace, err)
 	}
-	return inject(pod, services.Items, a.sidecar), nil
+	result := inject(pod, services.Items, a.sidecar)
+	if result.reason != "" {
+		return result, nil
+	}
+	_, suspension, err := a.pods(ctx, namespace)
+	if suspension.active {
+		return leave(pod.DeepCopy(), reasonCannotStart), nil
+	}
+	return result, err
+}
+
+// pods returns the Pods of a namespace that takes part, and whether others get a proxy.
+func (a *admitter) pods(ctx context.Context, name string) ([]corev1.Pod, suspension, error) {
+	namespace := a.members.find(ctx, name)
+	if namespace == nil {
+		return nil, suspension{}, nil
+	}
+	var pods corev1.PodList
+	if err := a.cache.List(ctx, &pods, client.InNamespace(name), client.UnsafeDisableDeepCopy); err != nil {
+		return nil, suspension{}, fmt.Errorf("listing the pods of namespace %s: %w", name, err)
+	}
+	return pods.Items, suspensionOf(namespace, pods.Items, a.now()), nil
 }
 
 func (a *admitter) report(req admission.Request, result injection) {
@@ -125,13 +148,11 @@ func (a *admitter) mutateService(ctx context.Context, req admission.Request) (an
 	if err != nil {
 		return nil, nil, err
 	}
-	var pods corev1.PodList
-	if a.members.include(ctx, req.Namespace) {
-		if err := a.cache.List(ctx, &pods, client.InNamespace(req.Namespace), client.UnsafeDisableDeepCopy); err != nil {
-			return nil, nil, fmt.Errorf("listing the pods of namespace %s: %w", req.Namespace, err)
-		}
+	pods, suspension, err := a.pods(ctx, req.Namespace)
+	if err != nil {
+		return nil, nil, err
 	}
-	return service, planService(service, pods.Items), nil
+	return service, planService(service, suspension.covering(pods)), nil
 }
 
 func decode[T any](raw []byte) (*T, error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
+	"time"
 
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/google/go-cmp/cmp"
@@ -55,7 +56,7 @@ func count(t *testing.T, counter prometheus.Counter) float64 {
 func testAdmitter(t *testing.T, cache client.Reader) *admitter {
 	return &admitter{
 		cache: cache, members: members{cache: cache, own: "detour-system"}, sidecar: testSidecar,
-		tooOld: func() bool { return false }, metrics: testMetrics(t), log: slog.New(slog.DiscardHandler),
+		tooOld: func() bool { return false }, metrics: testMetrics(t), now: time.Now, log: slog.New(slog.DiscardHandler),
 	}
 }
 

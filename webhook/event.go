@@ -20,6 +20,7 @@ const (
 	eventRestartNeeded = "RestartNeeded"
 	eventNoServices    = "NoServices"
 	eventTooOld        = "APIServerTooOld"
+	eventSuspended     = "InjectionSuspended"
 )
 
 // settling is how long a state of a whole namespace must last before it is told: while a namespace is being filled,
@@ -35,10 +36,21 @@ type notice struct {
 	settle  time.Duration // how long it must last first
 }
 
+// injectionState is what keeps all Pods of a namespace from getting a proxy.
+type injectionState struct {
+	tooOld     bool
+	suspension suspension
+}
+
+func (s injectionState) possible() bool { return !s.tooOld && !s.suspension.active }
+
 // noticesOf says what keeps the Pods and Services of a namespace that takes part from being intercepted.
-func noticesOf(namespace *corev1.Namespace, services []corev1.Service, pods []corev1.Pod, tooOld bool) []notice {
+func noticesOf(namespace *corev1.Namespace, services []corev1.Service, pods []corev1.Pod, injection injectionState) []notice {
 	var notices []notice
-	if tooOld {
+	if injection.suspension.active {
+		notices = append(notices, injection.suspension.notice(namespace))
+	}
+	if injection.tooOld {
 		notices = append(notices, namespaceNotice(namespace, corev1.EventTypeWarning, eventTooOld,
 			"Pods of namespace %s get no proxy: the API server is older than %s, from which on Services find a port of a native sidecar by name. Upgrade the cluster",
 			namespace.Name, oldestServer))
@@ -58,7 +70,7 @@ func noticesOf(namespace *corev1.Namespace, services []corev1.Service, pods []co
 			bare++
 		}
 	}
-	if bare > 0 && !tooOld {
+	if bare > 0 && injection.possible() {
 		notices = append(notices, namespaceNotice(namespace, corev1.EventTypeNormal, eventRestartNeeded,
 			"%d Pods of namespace %s have no proxy yet, and their Services are not intercepted. Restart them: kubectl rollout restart deployment -n %s",
 			bare, namespace.Name, namespace.Name))
@@ -66,9 +78,11 @@ func noticesOf(namespace *corev1.Namespace, services []corev1.Service, pods []co
 	return notices
 }
 
-// withoutReason reports whether a Pod has no proxy only because it was created when nobody was asked.
+// withoutReason reports whether a Pod has no proxy only because it was created when nobody was asked, or when injection
+// was suspended.
 func withoutReason(pod *corev1.Pod) bool {
-	return proxyOf(pod) == nil && pod.Annotations[api.AnnotationNotInjected] == "" && reasonInMetadata(pod) == ""
+	why := reason(pod.Annotations[api.AnnotationNotInjected])
+	return proxyOf(pod) == nil && (why == "" || why == reasonCannotStart) && reasonInMetadata(pod) == ""
 }
 
 // podNotices says what the annotations of one Pod say.

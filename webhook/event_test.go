@@ -40,6 +40,8 @@ func TestNotices(t *testing.T) {
 		{"no services", nil, nil, false, []string{"NoServices Namespace/shop: Create a Service"}},
 		{"old pods", service, []corev1.Pod{testPod("a"), testPod("b")}, false,
 			[]string{"RestartNeeded Namespace/shop: kubectl rollout restart deployment -n shop"}},
+		{"left while injection was suspended", service, []corev1.Pod{annotated(testPod("a"), api.AnnotationNotInjected, "proxy-cannot-start")}, false,
+			[]string{"RestartNeeded Namespace/shop: 1 Pods"}},
 		{"old server", service, []corev1.Pod{annotated(testPod("a"), api.AnnotationNotInjected, "api-server-too-old")}, true,
 			[]string{"APIServerTooOld Namespace/shop: older than 1.33"}},
 		{"host network", service, []corev1.Pod{annotated(testPod("p"), api.AnnotationNotInjected, "host-network")}, false,
@@ -50,7 +52,7 @@ func TestNotices(t *testing.T) {
 		{"somebody's own choice", service, []corev1.Pod{annotated(testPod("p"), api.AnnotationNotInjected, "opted-out")}, false, nil},
 		{"nonsense", service, []corev1.Pod{annotated(testPod("p"), api.AnnotationNotInjected, "%s\x00")}, false, nil},
 	} {
-		notices := noticesOf(testNamespace("shop", true), c.services, c.pods, c.tooOld)
+		notices := noticesOf(testNamespace("shop", true), c.services, c.pods, injectionState{tooOld: c.tooOld})
 		if len(notices) != len(c.want) {
 			t.Errorf("%s: %d notices, want %d: %v", c.name, len(notices), len(c.want), notices)
 			continue
@@ -69,10 +71,10 @@ func TestNotices(t *testing.T) {
 
 // Every reason either explains itself or is known to be told otherwise.
 func TestReasonsAreExplained(t *testing.T) {
-	silent := []reason{reasonPreview, reasonOptedOut, reasonTooOld, reasonInjectedAlready}
+	silent := []reason{reasonPreview, reasonOptedOut, reasonTooOld, reasonCannotStart, reasonInjectedAlready}
 	for _, r := range []reason{
 		reasonHostNetwork, reasonWindows, reasonStatic, reasonJob, reasonPreview, reasonOptedOut, reasonMesh, reasonNoPorts,
-		reasonTooOld, reasonNameTaken, reasonNoAccount, reasonInjectedAlready,
+		reasonTooOld, reasonNameTaken, reasonNoAccount, reasonCannotStart, reasonInjectedAlready,
 	} {
 		if _, explained := r.explain(); explained == slices.Contains(silent, r) {
 			t.Errorf("%s: explained %v", r, explained)

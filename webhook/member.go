@@ -16,11 +16,18 @@ type members struct {
 	own   string // Detour's own namespace is never a member, nor is the cluster's
 }
 
-// include reports whether the namespace of this name takes part. One that is not known (yet) does not.
+// include reports whether the namespace of this name takes part.
 func (m members) include(ctx context.Context, name string) bool {
+	return m.find(ctx, name) != nil
+}
+
+// find returns the namespace of this name, or nil if it does not take part. One that is not known (yet) does not.
+func (m members) find(ctx context.Context, name string) *corev1.Namespace {
 	var namespace corev1.Namespace
-	err := m.cache.Get(ctx, client.ObjectKey{Name: name}, &namespace)
-	return err == nil && m.includes(&namespace)
+	if err := m.cache.Get(ctx, client.ObjectKey{Name: name}, &namespace); err != nil || !m.includes(&namespace) {
+		return nil
+	}
+	return &namespace
 }
 
 func (m members) includes(namespace *corev1.Namespace) bool {

@@ -27,7 +27,8 @@ const (
 	reasonNameTaken       reason = "name-taken"
 	reasonNoAccount       reason = "no-service-account"
 	reasonClientAddress   reason = "bad-client-address"
-	reasonInjectedAlready reason = "injected-already" // never annotated: the Pod has its proxy
+	reasonCannotStart     reason = "proxy-cannot-start" // [suspension]
+	reasonInjectedAlready reason = "injected-already"   // never annotated: the Pod has its proxy
 )
 
 // Why a port of an injected Pod is left to the app; the values in [api.AnnotationPortsNotTaken].

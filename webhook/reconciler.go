@@ -42,6 +42,7 @@ type serviceReconciler struct {
 	tooOld  func() bool
 	journal *journal
 	metrics *metrics
+	now     func() time.Time
 	log     *slog.Logger
 }
 
@@ -77,13 +78,14 @@ func (r *serviceReconciler) Reconcile(ctx context.Context, req reconcile.Request
 			return reconcile.Result{}, fmt.Errorf("listing pods: %w", err)
 		}
 	}
-	wait, err := r.switchServices(ctx, services.Items, pods.Items)
+	suspension := suspensionOf(&namespace, pods.Items, r.now())
+	wait, err := r.switchServices(ctx, services.Items, suspension.covering(pods.Items))
 	if !member {
 		r.journal.forget(req.Name)
 		return reconcile.Result{RequeueAfter: wait}, err
 	}
-	news := noticesOf(&namespace, services.Items, pods.Items, r.tooOld())
-	wait = sooner(wait, r.journal.tell(req.Name, news))
+	news := noticesOf(&namespace, services.Items, pods.Items, injectionState{r.tooOld(), suspension})
+	wait = sooner(sooner(wait, suspension.ends), r.journal.tell(req.Name, news))
 	return reconcile.Result{RequeueAfter: wait}, err
 }
 
@@ -215,7 +217,7 @@ func (r *serviceReconciler) memberOf(ctx context.Context, object client.Object) 
 func podChanged(update event.UpdateEvent) bool {
 	before, isPod := update.ObjectOld.(*corev1.Pod)
 	after, alsoPod := update.ObjectNew.(*corev1.Pod)
-	return !isPod || !alsoPod || ended(before) != ended(after) ||
+	return !isPod || !alsoPod || ended(before) != ended(after) || cannotStart(before) != cannotStart(after) ||
 		!maps.Equal(before.Labels, after.Labels) || !maps.Equal(before.Annotations, after.Annotations)
 }
 

@@ -28,7 +28,9 @@ func (e *events) Eventf(regarding, _ runtime.Object, _, reason, _, _ string, _ .
 }
 
 // admitting answers writes of Services as the API server does whose webhook answers.
-func admitting(c client.WithWatch) client.WithWatch {
+func admitting(t *testing.T, c client.WithWatch, now func() time.Time) client.WithWatch {
+	a := testAdmitter(t, c)
+	a.now = now
 	return interceptor.NewClient(c, interceptor.Funcs{
 		Patch: func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, options ...client.PatchOption) error {
 			if err := c.Patch(ctx, object, patch, options...); err != nil {
@@ -38,11 +40,11 @@ func admitting(c client.WithWatch) client.WithWatch {
 			if !isService {
 				return nil
 			}
-			var pods corev1.PodList
-			if err := c.List(ctx, &pods, client.InNamespace(service.Namespace)); err != nil {
+			pods, suspension, err := a.pods(ctx, service.Namespace)
+			if err != nil {
 				return err
 			}
-			planService(service, pods.Items).DeepCopyInto(service)
+			planService(service, suspension.covering(pods)).DeepCopyInto(service)
 			return c.Update(ctx, service, client.FieldOwner("admission"))
 		},
 	})
@@ -52,7 +54,7 @@ func testReconciler(t *testing.T, c client.Client) (*serviceReconciler, *events)
 	var told events
 	return &serviceReconciler{
 		client: c, members: members{cache: c, own: "detour-system"}, tooOld: func() bool { return false },
-		journal: newJournal(&told, slog.New(slog.DiscardHandler), time.Now), metrics: testMetrics(t), log: slog.New(slog.DiscardHandler),
+		journal: newJournal(&told, slog.New(slog.DiscardHandler), time.Now), metrics: testMetrics(t), now: time.Now, log: slog.New(slog.DiscardHandler),
 	}, &told
 }
 
@@ -92,7 +94,7 @@ func shop(member bool, objects ...client.Object) client.WithWatch {
 
 func TestServiceFollowsItsPods(t *testing.T) {
 	service, covered := testService("api", "8080"), testPod("covered", "detour-8080")
-	c := admitting(shop(true, &service, &covered))
+	c := admitting(t, shop(true, &service, &covered), time.Now)
 	r, _ := testReconciler(t, c)
 
 	reconcileShop(t, r)

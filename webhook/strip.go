@@ -19,10 +19,24 @@ func stripPod(object any) (any, error) {
 		ObjectMeta: stripMeta(pod.ObjectMeta),
 		Status:     corev1.PodStatus{Phase: pod.Status.Phase},
 	}
+	kept.CreationTimestamp = pod.CreationTimestamp
 	if proxy := proxyOf(pod); proxy != nil {
 		kept.Spec.InitContainers = []corev1.Container{{Name: proxy.Name, Ports: proxy.Ports}}
 	}
+	for _, s := range pod.Status.InitContainerStatuses {
+		if isProxyStatus(s) {
+			kept.Status.InitContainerStatuses = []corev1.ContainerStatus{stripStatus(s)}
+		}
+	}
 	return kept, nil
+}
+
+func stripStatus(s corev1.ContainerStatus) corev1.ContainerStatus {
+	kept := corev1.ContainerStatus{Name: s.Name, RestartCount: s.RestartCount, Started: s.Started}
+	if s.State.Waiting != nil {
+		kept.State.Waiting = &corev1.ContainerStateWaiting{Reason: s.State.Waiting.Reason}
+	}
+	return kept
 }
 
 // stripService does the same for Services.

@@ -4,7 +4,8 @@
 // A Pod's way. The API server asks at /mutate-pods about each new Pod of a namespace that takes part. [inject] adds
 // the proxy as a native sidecar and lets it take over the Pod's ports ([planPorts]): the proxy gets the port's name,
 // the app's container port another one. A Service that addresses the port by that name now finds the proxy, without
-// having been touched. A Pod that gets no proxy says why in an annotation.
+// having been touched. A Pod that gets no proxy says why in an annotation. Where proxies do not start, no Pod gets one until the
+// cause is gone ([suspensionOf]).
 //
 // A Service's way. One that addresses a port by number finds the app, until every Pod behind it exposes a name for that
 // number; then the number gives way to the name, and comes back as soon as a Pod without it is there. [planService]
@@ -187,7 +188,7 @@ func assemble(ctx context.Context, mgr manager.Manager, config Config, metrics *
 	}
 	members := members{cache: client, own: config.Namespace}
 	admitter := &admitter{
-		cache: client, members: members, tooOld: apiServer.tooOld, metrics: metrics, log: log,
+		cache: client, members: members, tooOld: apiServer.tooOld, metrics: metrics, now: time.Now, log: log,
 		sidecar: sidecar{image: config.Image, router: config.Router},
 	}
 	handlers := mgr.GetWebhookServer()
@@ -196,7 +197,7 @@ func assemble(ctx context.Context, mgr manager.Manager, config Config, metrics *
 	handlers.Register("/check-workloads", &ctrlwebhook.Admission{Handler: admitter.handler("preview", admitter.checkWorkload)})
 
 	services := &serviceReconciler{
-		client: client, members: members, tooOld: apiServer.tooOld, metrics: metrics, log: log,
+		client: client, members: members, tooOld: apiServer.tooOld, metrics: metrics, now: time.Now, log: log,
 		journal: newJournal(mgr.GetEventRecorder("detour-webhook"), log, time.Now),
 	}
 	namespaces := &namespaceReconciler{client: client, live: mgr.GetAPIReader(), members: members, log: log}

@@ -98,7 +98,7 @@ func TestStrippedObjectsDecideAlike(t *testing.T) {
 			t.Errorf("%s: injected differently (-whole +stripped)\n%s", c.name, diff)
 		}
 		told := func(services []corev1.Service, pod corev1.Pod) []notice {
-			return noticesOf(testNamespace("shop", true), services, []corev1.Pod{pod}, false)
+			return noticesOf(testNamespace("shop", true), services, []corev1.Pod{pod}, injectionState{})
 		}
 		if diff := cmp.Diff(told(c.services, *pod), told(services, slim), private); diff != "" {
 			t.Errorf("%s: told differently (-whole +stripped)\n%s", c.name, diff)
@@ -127,6 +127,6 @@ func TestRandomObjects(t *testing.T) {
 		if !asPlanned(plan, planService(plan, []corev1.Pod{*once.pod})) {
 			t.Fatalf("seed %d: the plan of the plan differs", seed)
 		}
-		noticesOf(testNamespace("shop", true), services, []corev1.Pod{*once.pod}, false)
+		noticesOf(testNamespace("shop", true), services, []corev1.Pod{*once.pod}, injectionState{})
 	}
 }

@@ -453,7 +453,7 @@ func waitForEvent(t *testing.T, object client.Object, reason string) {
 	t.Helper()
 	eventually(t, object.GetName()+" gets the Event "+reason, func() error {
 		var events corev1.EventList
-		if err := kube.List(t.Context(), &events, client.InNamespace(object.GetNamespace())); err != nil {
+		if err := kube.List(t.Context(), &events, client.MatchingFields{"involvedObject.name": object.GetName()}); err != nil {
 			return err
 		}
 		var seen []string
