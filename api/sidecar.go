@@ -27,6 +27,13 @@ const (
 	CAFile    = ProxyDir + "/ca.crt" // from [ConfigMapCA]; may be missing
 )
 
+// The webhook makes [ProxyProgram] with [ProxyDrain] the sidecar's preStop hook. It asks the proxy beside it, at
+// [EnvAdminPort], to drain.
+const (
+	ProxyProgram = "/proxy" // in the proxy's image
+	ProxyDrain   = "drain"
+)
+
 // Sidecar is the proxy's configuration.
 type Sidecar struct {
 	Ports     []TakenPort

@@ -10,7 +10,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 )
 
-// admin answers probes, and says what the meters have counted. It is served by the loops that serve the app's ports, so
+// admin answers probes, says what the meters have counted, and takes the order to drain. It is served by the loops that serve the app's ports, so
 // that a probe that is answered shows that traffic can pass. Every connection is for one request.
 type admin struct {
 	proxy *Proxy
@@ -51,7 +51,7 @@ func (a *admin) answer(s *socket, head []byte) {
 		method, rest, _ := bytes.Cut(line, []byte(" "))
 		target, _, _ := bytes.Cut(rest, []byte(" "))
 		path, _, _ := bytes.Cut(target, []byte("?"))
-		status, body = a.proxy.tell(string(method), string(path))
+		status, body = a.proxy.tell(string(method), string(path), s.remote)
 	}
 	s.send(fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s",
 		status, http.StatusText(status), len(body), body))
@@ -59,10 +59,12 @@ func (a *admin) answer(s *socket, head []byte) {
 }
 
 // tell is what is said at a path.
-func (p *Proxy) tell(method, path string) (status int, body string) {
+func (p *Proxy) tell(method, path string, from netip.AddrPort) (status int, body string) {
 	switch {
-	case method != http.MethodGet:
-		return http.StatusMethodNotAllowed, "only GET is served here\n"
+	case method == http.MethodPost && path == pathDrain:
+		return p.orderToDrain(from)
+	case method != http.MethodGet, path == pathDrain:
+		return http.StatusMethodNotAllowed, "only GET is served here, and POST at " + pathDrain + "\n"
 	case path == "/readyz" && !p.ready.Load(): // it does not depend on the router
 		return http.StatusServiceUnavailable, "not listening\n"
 	case path == "/readyz", path == "/healthz":

@@ -82,6 +82,26 @@ func joined(baggage, member string) string {
 	return baggage + "," + member
 }
 
+// withClose is an answer's head that says that its connection ends (RFC 9112, section 9.6). Its other connection options
+// stay.
+func withClose(b []byte) []byte {
+	out := make([]byte, 0, len(b)+32)
+	options := "close"
+	for line := range bytes.SplitAfterSeq(b[:len(b)-2], []byte("\r\n")) {
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		if !strings.EqualFold(string(name), "connection") {
+			out = append(out, line...)
+			continue
+		}
+		for option := range elements(oneLine(strings.TrimSuffix(string(value), "\r\n"))) {
+			if !strings.EqualFold(option, "keep-alive") {
+				options += ", " + option
+			}
+		}
+	}
+	return append(out, "Connection: "+options+"\r\n\r\n"...)
+}
+
 // without drops HTTP/2 from a list of protocols, or of connection options, and the line if nothing is left.
 func (e edit) without(line []byte, name, list string) []byte {
 	var all, rest []string

@@ -74,7 +74,7 @@ func (h *http1) requests(b []byte) (used int) {
 // request deals with a request from its first byte on, and says how many were used. None means that more has to come,
 // or that the client is held.
 func (h *http1) request(b []byte) int {
-	if h.lingering {
+	if h.lingering || h.last { // the client has been, or is being, told that there is no more (RFC 9112, section 9.6)
 		return len(b)
 	}
 	end := headEnd(b, h.scanned)
@@ -383,8 +383,7 @@ func (h *http1) linger() {
 	if h.client.told {
 		h.client.end()
 	}
-	h.idle.stop()
-	h.idle = h.loop.after(lingerTime, h.pair.close)
+	h.hangUp(lingerTime)
 }
 
 // answers deals with what the app or a preview sends, as far as it goes.
@@ -418,9 +417,10 @@ func (h *http1) give(b []byte) {
 	h.client.send(b[n:])
 }
 
-// giveAhead passes on what is not complete. Only what a preview says has to wait, since something is added to it.
+// giveAhead passes on what is not complete. What a preview says has to wait, since something is added to it, and so does
+// any head while the proxy drains.
 func (h *http1) giveAhead(s *socket, b []byte) {
-	if s == h.app && s.handler == h {
+	if s == h.app && s.handler == h && (h.inAnswer || !h.proxy.draining.Load()) {
 		h.client.send(b[h.ahead:])
 		h.ahead = len(b)
 	}
@@ -468,8 +468,11 @@ func (h *http1) readAnswerHead(b []byte) int {
 	return end
 }
 
-// sendAnswerHead says of a preview's final answer who gave it.
+// sendAnswerHead says of a preview's final answer who gave it, and of the last one of a connection that drains that it is.
 func (h *http1) sendAnswerHead(b []byte, head head) {
+	if h.parts(b, head) {
+		b, h.last = withClose(b), true
+	}
 	if h.from == h.app || head.status/100 == 1 && head.status != 101 {
 		h.give(b)
 		return
@@ -477,6 +480,13 @@ func (h *http1) sendAnswerHead(b []byte, head head) {
 	h.client.send(b[:len(b)-2])
 	h.client.send([]byte(servedBy + h.attempt.pod + "\r\n\r\n"))
 	h.last = head.kind == bodyUntilEnd || endsConnection(head, headFields(b))
+}
+
+// parts reports whether an answer is to be the last one: while the proxy drains the next one is, unless another request has
+// begun to come, which would be lost, or the connection ends or becomes a tunnel anyhow.
+func (h *http1) parts(b []byte, head head) bool {
+	return h.proxy.draining.Load() && head.status/100 != 1 && head.kind != bodyUntilEnd && h.ahead == 0 &&
+		len(h.asked) == 1 && !h.inBody && h.client.quiet() && !endsConnection(head, headFields(b))
 }
 
 // endsConnection reports whether a message is the last one of its connection (RFC 9112, section 9.3).
@@ -522,9 +532,9 @@ func (h *http1) answered() {
 		return
 	}
 	switch {
-	case h.from != h.app && (early || h.clientEnded), h.proxy.draining.Load() && !h.inBody:
+	case h.from != h.app && (early || h.clientEnded), h.proxy.stopping.Load() && !h.inBody:
 		h.linger()
-	case h.from != h.app && h.last:
+	case h.last:
 		h.conclude()
 	default:
 		h.client.release(holdWaiting)
@@ -641,9 +651,10 @@ func (h *http1) failed(err error) {
 	h.linger()
 }
 
-// drain ends the connection when nothing is going on.
+// drain ends the connection when nothing is going on. As long as the app serves that is left to the app: a request could be
+// on its way.
 func (h *http1) drain() {
-	if len(h.asked) == 0 && !h.inBody && !h.attempt.pending() && len(h.client.in) == 0 {
+	if h.proxy.stopping.Load() && len(h.asked) == 0 && !h.inBody && !h.attempt.pending() && len(h.client.in) == 0 {
 		h.linger()
 	}
 }

@@ -206,16 +206,26 @@ func (h *h2) part() {
 }
 
 // drain announces the end twice: streams that were under way when the client heard of it for the first time are served.
+// As long as the app serves, a connection waits with it until it has been used: a client that comes back in vain would
+// come again at once. It also waits for the app to speak HTTP/2.
 func (h *h2) drain() {
-	if h.dead || h.partings&draining != 0 {
+	fresh := h.last == 0 || !h.greeted
+	if h.dead || h.partings&draining != 0 || fresh && !h.proxy.stopping.Load() {
 		return
 	}
 	h.partings |= draining
-	h.toClient(h.loop.goAwayFrame(h2MaxStream, h2NoError))
+	h.toClient(h.loop.goAwayFrame(h.limit, h2NoError))
 	ping := h.loop.frame(len(drainPing), h2Ping, 0, 0)
 	copy(ping[frameHeader:], drainPing)
 	h.toClient(ping)
 	h.loop.after(drainWait, h.drainNow)
+}
+
+// mayDrain drains a connection that has come, or has been used for the first time, while the proxy drains.
+func (h *h2) mayDrain() {
+	if h.proxy.draining.Load() {
+		h.drain()
+	}
 }
 
 const (
@@ -223,6 +233,8 @@ const (
 	drainPing = "detour\r\n"
 	// drainWait is for those that do not answer.
 	drainWait = time.Second
+	// drainSettle is for a stream that the client had opened before, but writes behind its answer, as Go's may.
+	drainSettle = 100 * time.Millisecond
 )
 
 func (h *h2) drainNow() {
@@ -260,7 +272,7 @@ func (h *h2) linger() {
 		return
 	}
 	h.client.finish()
-	h.loop.after(lingering, h.pair.close)
+	h.hangUp(lingering)
 }
 
 // lingering is how long a client may take to hang up that was told that the connection is over.

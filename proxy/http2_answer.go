@@ -162,9 +162,9 @@ func (h *h2) promised(f *h2Frame) h2Fault {
 // of the app below them, which it has not processed, are reset one by one in a way that says so.
 func (h *h2) appGoesAway(f *h2Frame) {
 	last := binary.BigEndian.Uint32(f.payload) & h2MaxStream
-	limit := max(last, min(h.diverted, h.limit))
+	limit := min(h.limit, max(last, h.diverted)) // it never rises (RFC 9113, section 6.8)
 	binary.BigEndian.PutUint32(f.payload, limit)
-	h.limit = min(h.limit, limit)
+	h.limit = limit
 	h.toClient(f.whole)
 	if last >= h.last {
 		return

@@ -281,7 +281,7 @@ func (h *h2) clientPing(f *h2Frame) h2Fault {
 	case f.stream != 0:
 		return connectionFault(h2ProtocolError)
 	case f.has(h2Ack) && h.partings&draining != 0 && string(f.payload) == drainPing:
-		h.drainNow()
+		h.loop.after(drainSettle, h.drainNow)
 		return h2Fault{}
 	case !f.has(h2Ack) && h.diverted > 0:
 		// gRPC's clients ask with the content that they get. An app that sends little of it, because previews send the
@@ -339,6 +339,7 @@ func (h *h2) clientWindowUpdate(f *h2Frame) h2Fault {
 // request routes what the client has just asked for.
 func (h *h2) request(f *h2Frame) h2Fault {
 	st, head := h.newStream(f.stream), h.loop.head
+	h.mayDrain()
 	st.clientEnded = f.has(h2EndStream)
 	if head.method != http.MethodConnect {
 		st.length = head.length

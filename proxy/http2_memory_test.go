@@ -546,15 +546,19 @@ func TestH2Drain(t *testing.T) {
 	m.client.request(3, true) // under way
 	m.client.framer.WritePing(true, [8]byte([]byte(drainPing)))
 	m.client.send()
-	m.client.expect("GOAWAY 0 3 NO_ERROR")
-	m.client.request(5, true)
+	m.client.request(5, true) // as well
+	m.client.expect()
+	heap.Pop(&m.h.loop.timers).(*timer).f()
+	m.client.expect("GOAWAY 0 5 NO_ERROR")
+	m.client.request(7, true)
 	m.app.got()
 	m.app.head(1, true, ":status", "200")
 	if m.client.socket.out.end != endNone {
 		t.Error("it ends too early")
 	}
 	m.app.head(3, true, ":status", "200")
-	m.client.expect("HEADERS 1 :status=200 END", "HEADERS 3 :status=200 END")
+	m.app.head(5, true, ":status", "200")
+	m.client.expect("HEADERS 1 :status=200 END", "HEADERS 3 :status=200 END", "HEADERS 5 :status=200 END")
 	if m.client.socket.out.end == endNone {
 		t.Error("it does not end")
 	}

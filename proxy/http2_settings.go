@@ -46,6 +46,7 @@ func (h *h2) appSettings(f *h2Frame) h2Fault {
 	h.greeted = true
 	h.due++
 	h.client.send(out)
+	h.mayDrain()
 	return h2Fault{}
 }
 

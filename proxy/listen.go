@@ -134,7 +134,7 @@ func (a *acceptor) pause(why error) {
 	a.proxy.log.Warn("accepting", "port", a.port.Name, "error", why)
 	a.stop()
 	a.loop.after(acceptPause, func() {
-		if a.proxy.draining.Load() {
+		if a.proxy.stopping.Load() {
 			return
 		}
 		if err := a.start(); err != nil {

@@ -95,6 +95,20 @@ func (p *pair) watch() {
 	})
 }
 
+// hangUp closes once the client has had d to hang up itself. One that is still reading is waited for; with a key, only
+// as long as it gets on.
+func (p *pair) hangUp(d time.Duration) {
+	sent := p.client.sent
+	p.idle.stop()
+	p.idle = p.loop.after(d, func() {
+		if p.client.out.size() > 0 && (!p.keyed || p.client.sent > sent) {
+			p.hangUp(d)
+			return
+		}
+		p.close()
+	})
+}
+
 // carry notes what the connection carries.
 func (p *pair) carry(protocol protocol) {
 	p.protocol = protocol

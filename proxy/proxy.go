@@ -27,6 +27,11 @@
 // connection is copied from then on: just what would happen without a proxy. With a key in any reading it is refused, and
 // nothing of it has reached anyone.
 //
+// # When the Pod ends
+//
+// The sidecar's preStop hook asks for draining (drain.go): everything goes on, new connections too, but HTTP clients are
+// told to go elsewhere, in the ways that cost no request. The context of [Proxy.Run] is done once the app has ended.
+//
 // # How it is used
 //
 //	p, err := proxy.New(proxy.Config{Sidecar: sidecar, Log: log})
@@ -100,9 +105,11 @@ type Proxy struct {
 	log    *slog.Logger
 	meters *meters
 
-	table    atomic.Pointer[table] // nil until the first one has come
-	ready    atomic.Bool
-	draining atomic.Bool
+	table     atomic.Pointer[table] // nil until the first one has come
+	ready     atomic.Bool
+	draining  atomic.Bool // clients are asked to go elsewhere (drain.go)
+	stopping  atomic.Bool // Run's context is done
+	drainOnce sync.Once
 
 	ports  []port
 	admin  port
@@ -205,10 +212,12 @@ func (p *Proxy) Run(ctx context.Context) error {
 		return err
 	}
 
-	// The order of shutting down. A native sidecar is told to end after its app has, so little is left to be done.
+	// The order of shutting down. A native sidecar is told to end after its app has, and has drained since the Pod began
+	// to end, so little is left to be done.
 	// 1. Accept no more, close idle HTTP/1 connections, and announce the end on HTTP/2.
 	p.ready.Store(false)
-	p.draining.Store(true)
+	p.stopping.Store(true)
+	p.startDraining()
 	for _, l := range p.loops {
 		l.call(func() { p.drain(l) })
 	}
@@ -247,15 +256,8 @@ func (p *Proxy) drain(l *loop) {
 			a.stop()
 		}
 	}
-	for pair := range l.pairs {
-		if h, ok := pair.client.handler.(drainer); ok {
-			h.drain()
-		}
-	}
+	l.drain()
 }
-
-// drainer is a handler whose connection can be brought to an end without cutting anything short.
-type drainer interface{ drain() }
 
 // cut closes what is open.
 func (l *loop) cut() {

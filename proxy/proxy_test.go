@@ -157,13 +157,18 @@ func listenLocal(t *testing.T) net.Listener {
 // serveHTTP runs an app that speaks HTTP/1.1 and h2c.
 func serveHTTP(t *testing.T, h http.HandlerFunc) net.Addr {
 	t.Helper()
+	return newHTTP(t, h).Listener.Addr()
+}
+
+func newHTTP(t *testing.T, h http.HandlerFunc) *httptest.Server {
+	t.Helper()
 	s := &httptest.Server{Listener: listenLocal(t), Config: &http.Server{Handler: h}}
 	s.Config.Protocols = new(http.Protocols)
 	s.Config.Protocols.SetHTTP1(true)
 	s.Config.Protocols.SetUnencryptedHTTP2(true)
 	s.Start()
 	t.Cleanup(s.Close)
-	return s.Listener.Addr()
+	return s
 }
 
 // named answers with its name.

@@ -3,6 +3,8 @@
 // Its configuration comes from the environment, where the webhook writes it (see the api package):
 //
 //	DETOUR_PORTS=http:15401:8080 DETOUR_ADMIN_PORT=15400 DETOUR_POD_IPS=10.0.0.7 proxy -routes routes.json
+//
+// In the same environment, "proxy drain" asks the one that runs to drain; it is the sidecar's preStop hook.
 package main
 
 import (
@@ -46,6 +48,13 @@ func run(ctx context.Context, args []string, getenv func(string) string) error {
 	sidecar, err := api.ParseSidecar(getenv)
 	if err != nil {
 		return err
+	}
+	switch command := flags.Arg(0); command {
+	case "":
+	case api.ProxyDrain:
+		return proxy.Drain(ctx, sidecar.AdminPort)
+	default:
+		return fmt.Errorf("command %q: want none or %q", command, api.ProxyDrain)
 	}
 	p, err := proxy.New(proxy.Config{
 		Sidecar:    sidecar,

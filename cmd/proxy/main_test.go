@@ -14,6 +14,7 @@ import (
 )
 
 func TestRunNamesWhatIsWrong(t *testing.T) {
+	whole := map[string]string{api.EnvPorts: "http:1:2", api.EnvAdminPort: "3", api.EnvPodIPs: "127.0.0.1"}
 	for want, c := range map[string]struct {
 		args []string
 		env  map[string]string
@@ -21,6 +22,8 @@ func TestRunNamesWhatIsWrong(t *testing.T) {
 		api.EnvPorts:                       {nil, nil},
 		"flag provided but not defined":    {[]string{"-x"}, nil},
 		api.EnvRouter + `: "http://plain"`: {nil, map[string]string{api.EnvPorts: "http:1:2", api.EnvAdminPort: "3", api.EnvRouter: "http://plain"}},
+		`command "x"`:                      {[]string{"x"}, whole},
+		"asking the proxy to drain":        {[]string{api.ProxyDrain}, whole}, // nobody is there
 	} {
 		err := run(t.Context(), c.args, func(name string) string { return c.env[name] })
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -32,7 +35,7 @@ func TestRunNamesWhatIsWrong(t *testing.T) {
 	}
 }
 
-// TestRun serves with routes from a file until it is told to end.
+// TestRun serves with routes from a file until it is told to end, and drains before.
 func TestRun(t *testing.T) {
 	routes := filepath.Join(t.TempDir(), "routes.json")
 	if err := os.WriteFile(routes, []byte(`{}`), 0o600); err != nil {
@@ -45,13 +48,20 @@ func TestRun(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, []string{"-routes", routes}, func(name string) string { return env[name] }) }()
+	getenv := func(name string) string { return env[name] }
+	go func() { ended <- run(ctx, []string{"-routes", routes}, getenv) }()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(10 * time.Second); !ready("http://127.0.0.1:" + admin + "/readyz"); <-tick.C {
 		if time.Now().After(end) {
 			t.Fatal("not ready in time")
 		}
+	}
+	if err := run(ctx, []string{api.ProxyDrain}, getenv); err != nil {
+		t.Error(err)
+	}
+	if !ready("http://127.0.0.1:" + admin + "/readyz") {
+		t.Error("not ready any more")
 	}
 	cancel()
 	if err := <-ended; err != nil {
