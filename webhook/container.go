@@ -33,6 +33,12 @@ func proxyContainer(pod *corev1.Pod, plan portPlan, with sidecar) corev1.Contain
 		// A restart cuts connections: only for a proxy that has been dead for a minute.
 		LivenessProbe: probe(plan.admin, "/healthz", timing{period: 10, timeout: 5, failures: 6}),
 
+		// It runs when the Pod begins to end, at the same time as the app's; the proxy is told to end only after the app has
+		// ended (KEP-753). The image has no shell, and the admin port takes this order from the Pod itself only.
+		Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{
+			Exec: &corev1.ExecAction{Command: []string{api.ProxyProgram, api.ProxyDrain}},
+		}},
+
 		TerminationMessagePath:   corev1.TerminationMessagePathDefault,
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext:          restricted(),
