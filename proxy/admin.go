@@ -10,8 +10,8 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 )
 
-// admin answers probes, says what the meters have counted, and takes the order to drain. It is served by the loops that serve the app's ports, so
-// that a probe that is answered shows that traffic can pass. Every connection is for one request.
+// admin answers probes, says what the meters have counted, and takes the order to drain. It is served by the loops that
+// serve the app's ports, so that a probe that is answered shows that traffic can pass. Every connection is for one request.
 type admin struct {
 	proxy *Proxy
 	late  *timer

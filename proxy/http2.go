@@ -89,7 +89,7 @@ func newHTTP2(p *pair) handler {
 		streams:   map[uint32]*h2Stream{},
 		limit:     h2MaxStream,
 		h2Windows: newH2Windows(),
-		h2Terms:   h2Terms{told: h2DefaultWindow, initial: h2DefaultWindow},
+		h2Terms:   h2Terms{told: h2DefaultWindow, initial: h2DefaultWindow, granted: h2DefaultWindow},
 		calm:      newH2Calm(),
 	}
 	h.base = newH2Upstream(h, p.app)

@@ -801,3 +801,34 @@ func TestH2ExtendedConnect(t *testing.T) {
 		t.Errorf("a preview that does not offer it: got %q", got)
 	}
 }
+
+// TestH2WindowGrowsWithItsAcknowledgement: until the client has that, it goes by the window that it had.
+func TestH2WindowGrowsWithItsAcknowledgement(t *testing.T) {
+	const terms = "SETTINGS 0 HEADER_TABLE_SIZE=0 ENABLE_PUSH=0 INITIAL_WINDOW_SIZE="
+	m := opened(t)
+	initial := func(n uint32) {
+		m.client.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: n})
+		m.client.send()
+		m.app.take()
+	}
+	ack := func() {
+		m.app.framer.WriteSettingsAck()
+		m.app.send()
+		m.client.expect("SETTINGS 0 ACK")
+	}
+	initial(1 << 20)
+	m.client.request(1, true, "baggage", "detour-key=a")
+	preview := m.previews[0]
+	preview.expect(terms + "65535") // as if nothing had been said
+	preview.accept()
+	preview.take()
+	ack()
+	preview.expect(terms + "1048576")
+	initial(1) // less is told at once
+	preview.expect(terms + "1")
+	initial(100)
+	preview.expect(terms + "1")
+	ack()
+	ack()
+	preview.expect(terms + "100")
+}

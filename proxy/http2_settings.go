@@ -1,5 +1,7 @@
 package proxy
 
+import "slices"
+
 // h2Terms are what client and app have told each other in SETTINGS, as far as it matters to us.
 type h2Terms struct {
 	// Of the app, as the client goes by it.
@@ -10,8 +12,10 @@ type h2Terms struct {
 	maxOpen  uint32 // MAX_CONCURRENT_STREAMS, 0 for any
 	extended bool   // extended CONNECT is offered
 	// Of the client.
-	initial  int64  // INITIAL_WINDOW_SIZE
-	listSize uint32 // MAX_HEADER_LIST_SIZE, 0 for any
+	initial  int64   // INITIAL_WINDOW_SIZE
+	unacked  []int64 // what it was with each of the client's SETTINGS that the app has not acknowledged
+	granted  int64   // what previews go by: more only once the client has its acknowledgement
+	listSize uint32  // MAX_HEADER_LIST_SIZE, 0 for any
 }
 
 // greet tells the client something before the app has.
@@ -28,6 +32,7 @@ func (h *h2) appSettings(f *h2Frame) h2Fault {
 		return connectionFault(h2ProtocolError)
 	case f.has(h2Ack):
 		h.toClient(f.whole)
+		h.appAcked()
 		return h2Fault{}
 	case len(f.payload)%h2SettingSize != 0:
 		return connectionFault(h2FrameSizeError)
@@ -179,9 +184,9 @@ func (h *h2) clientSettings(f *h2Frame) h2Fault {
 	}
 	h.opened = true
 	h.app.send(withoutTwice(out))
-	for _, u := range h.detours {
-		u.socket.send(h.loop.settingsFrame(h.forPreviews()...))
-	}
+	h.unacked = append(h.unacked, h.initial)
+	h.granted = min(h.granted, h.initial)
+	h.tellPreviews()
 	return h.calm.spend(priceSettings + len(h.streams)/calmStreams)
 }
 
@@ -224,9 +229,29 @@ func (h *h2) clientWindow(initial int64) h2Fault {
 	return h2Fault{}
 }
 
+// appAcked: the client goes by what it has said from now on. Content that a preview sent by a larger window before would
+// have come too early for it.
+func (h *h2) appAcked() {
+	if len(h.unacked) == 0 {
+		return
+	}
+	granted := slices.Min(h.unacked)
+	h.unacked = h.unacked[1:]
+	if granted != h.granted {
+		h.granted = granted
+		h.tellPreviews()
+	}
+}
+
+func (h *h2) tellPreviews() {
+	for _, u := range h.detours {
+		u.socket.send(h.loop.settingsFrame(h.forPreviews()...))
+	}
+}
+
 // forPreviews are the client's terms, and ours.
 func (h *h2) forPreviews() []h2Setting {
-	s := []h2Setting{{h2HeaderTableSize, 0}, {h2EnablePush, 0}, {h2InitialWindowSize, uint32(h.initial)}}
+	s := []h2Setting{{h2HeaderTableSize, 0}, {h2EnablePush, 0}, {h2InitialWindowSize, uint32(h.granted)}}
 	if h.listSize > 0 {
 		s = append(s, h2Setting{h2MaxHeaderListSize, h.listSize})
 	}
