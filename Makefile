@@ -34,7 +34,7 @@ e2e: ## Tests on a whole cluster, which is left running
 bench: ## Measure the proxy beside haproxy, nginx and net/http
 	hack/bench
 
-soak: ## A million connections through the proxy, and what is left of them (an hour)
+soak: ## A million connections through the proxy, and what is left of them (a quarter of an hour)
 	DETOUR_SOAK_CONNECTIONS=1000000 hack/conformance -test.v -test.run=TestLeaks -test.timeout=3h
 
 cluster: ## Bring the local cluster up
