@@ -10,7 +10,7 @@ import (
 	"github.com/detour-dev/detour/api"
 )
 
-// edited is a request's head as it is sent on: as it came, but for what would escape routing, what carries a key on, and
+// edited is a request's head as it is sent on, valid until that has been done: as it came, but for what would escape routing, what carries a key on, and
 // what was asked for.
 func (h *http1) edited(b []byte, head head, preview bool) []byte {
 	e := edit{h2c: head.h2c, upgrade: head.h2c && !head.upgrade}
@@ -18,9 +18,8 @@ func (h *http1) edited(b []byte, head head, preview bool) []byte {
 		e.client = h.client.remote.Addr()
 	}
 	if head.carriers {
-		fields := headFields(b)
 		var fits bool
-		if e.member, fits = carryOn(fields); !fits {
+		if e.member, fits = carryOn(head.fields); !fits {
 			h.proxy.meters.failed(reasonBaggageFull)
 		}
 		if head.absolute && preview {
@@ -30,8 +29,11 @@ func (h *http1) edited(b []byte, head head, preview bool) []byte {
 	if e == (edit{}) {
 		return b
 	}
-	return e.apply(b)
+	return e.apply(b, h.loop.room(len(b) + editRoom)[:0])
 }
+
+// editRoom is enough for what is added as a rule.
+const editRoom = 256
 
 // edit says what is to be changed in a head.
 type edit struct {
@@ -42,9 +44,8 @@ type edit struct {
 	client  netip.Addr // added to X-Forwarded-For and Forwarded
 }
 
-// apply changes a head that is beyond doubt.
-func (e edit) apply(b []byte) []byte {
-	out := make([]byte, 0, len(b)+256)
+// apply changes a head that is beyond doubt. The result is appended to out.
+func (e edit) apply(b, out []byte) []byte {
 	for line := range bytes.SplitAfterSeq(b[:len(b)-2], []byte("\r\n")) {
 		name, value, _ := bytes.Cut(line, []byte(":"))
 		known := fieldOf(name)

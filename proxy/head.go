@@ -93,9 +93,10 @@ type head struct {
 	connect bool
 	status  int // of an answer
 
-	carriers   bool // it has a field that may carry a key
-	upgrade    bool // to something other than HTTP/2
-	h2c        bool // to HTTP/2
+	carriers   bool    // it has a field that may carry a key
+	fields     []field // those, once somebody has asked (headFields)
+	upgrade    bool    // to something other than HTTP/2
+	h2c        bool    // to HTTP/2
 	expect     bool
 	hosts      int
 	fragment   bool
@@ -392,10 +393,10 @@ func headFields(b []byte) []field {
 // with lines that end in CRLF, LF or CR, and whether or not lines are continued. What does not even name HTTP in its first
 // line has no head.
 func carriesKey(b []byte) bool {
+	b = bytes.TrimLeft(b[:min(len(b), 2*maxHead)], "\r\n")
 	if end := bytes.Index(b, []byte("\r\n\r\n")); end >= 0 {
 		b = b[:end] // no reading of the head goes further
 	}
-	b = bytes.TrimLeft(b[:min(len(b), 2*maxHead)], "\r\n")
 	if line, _ := firstLine(b); !containsFold(line, "http/") || !containsFold(b, memberName) { // which is in every carrier
 		return false
 	}

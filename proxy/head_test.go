@@ -55,7 +55,7 @@ func FuzzRequestHead(f *testing.F) {
 		if h.doubt != "" {
 			return
 		}
-		edit{h2c: true, upgrade: true, member: "detour-key=a", host: "y"}.apply(b[:end])
+		edit{h2c: true, upgrade: true, member: "detour-key=a", host: "y"}.apply(b[:end], nil)
 		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b[:end])))
 		if err != nil {
 			return

@@ -152,8 +152,8 @@ func (h *http1) copy(up *socket) {
 
 // mayBeKeyed deals with a request, whose head ends at end, that has a carrier.
 func (h *http1) mayBeKeyed(b []byte, end int, head head) int {
-	fields := headFields(b[:end])
-	keys := keysOf(fields)
+	head.fields = headFields(b[:end])
+	keys := keysOf(head.fields)
 	if len(keys) == 0 {
 		if head.connect {
 			return h.doubtful(b, doubtConnect)
@@ -165,7 +165,7 @@ func (h *http1) mayBeKeyed(b []byte, end int, head head) int {
 		h.client.hold(holdWaiting)
 		return 0
 	}
-	if refusal, refused := beyondDoubt(fields, head); refused {
+	if refusal, refused := beyondDoubt(head); refused {
 		return h.refuse(refusal, b[:end], head)
 	}
 	h.asking = true
@@ -184,11 +184,11 @@ func (h *http1) mayBeKeyed(b []byte, end int, head head) int {
 }
 
 // beyondDoubt says what is wrong with a request that carries a key, apart from how it is framed.
-func beyondDoubt(fields []field, head head) (refusal, bool) {
+func beyondDoubt(head head) (refusal, bool) {
 	switch {
 	case head.connect:
 		return connectRefused, true
-	case names(fields, "connection", carrierKey), names(fields, "connection", carrierBaggage):
+	case names(head.fields, "connection", carrierKey), names(head.fields, "connection", carrierBaggage):
 		return carrierHidden, true
 	case head.hosts > 1, head.hosts == 0 && head.minor == 1:
 		return malformed(doubtHost), true

@@ -107,6 +107,7 @@ func TestDoubtWithKeyIsRefused(t *testing.T) {
 		"huge length":             "POST / HTTP/1.1\r\nHost: x\r\nDetour-Key: a\r\nContent-Length: 99999999999999999999\r\n\r\n",
 		"codings":                 "POST / HTTP/1.1\r\nHost: x\r\nDetour-Key: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 		"VT in the coding":        "POST / HTTP/1.1\r\nHost: x\r\nDetour-Key: a\r\nTransfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+		"empty lines before":      "\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\nDetour-Key: a\r\n\r\n",
 		"breaks off":              "GET / HTTP/1.1\r\nHost: x\r\nDetour-Key: a\r\n",
 	}
 	for why, request := range doubtful {
