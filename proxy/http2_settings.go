@@ -185,8 +185,10 @@ func (h *h2) clientSettings(f *h2Frame) h2Fault {
 	h.opened = true
 	h.app.send(withoutTwice(out))
 	h.unacked = append(h.unacked, h.initial)
-	h.granted = min(h.granted, h.initial)
-	h.tellPreviews()
+	if h.initial < h.granted {
+		h.granted = h.initial
+		h.tellPreviews()
+	}
 	return h.calm.spend(priceSettings + len(h.streams)/calmStreams)
 }
 
@@ -243,13 +245,14 @@ func (h *h2) appAcked() {
 	}
 }
 
+// tellPreviews repeats nothing else: Go's servers take a table size badly while they are writing a head.
 func (h *h2) tellPreviews() {
 	for _, u := range h.detours {
-		u.socket.send(h.loop.settingsFrame(h.forPreviews()...))
+		u.socket.send(h.loop.settingsFrame(h2Setting{h2InitialWindowSize, uint32(h.granted)}))
 	}
 }
 
-// forPreviews are the client's terms, and ours.
+// forPreviews are the client's terms, and ours, as a connection to a preview begins.
 func (h *h2) forPreviews() []h2Setting {
 	s := []h2Setting{{h2HeaderTableSize, 0}, {h2EnablePush, 0}, {h2InitialWindowSize, uint32(h.granted)}}
 	if h.listSize > 0 {
