@@ -23,7 +23,7 @@ const (
 )
 
 // patience bounds the wait for anything in one conversation.
-const patience = 2 * time.Second
+const patience = 10 * time.Second
 
 // TestDifferential holds generated conversations directly and through the proxy, and compares what everyone got.
 // DETOUR_DIFFERENTIAL is how many, and DETOUR_SEED the seed of the first. A failure names the seed that holds that
