@@ -235,8 +235,8 @@ func (l *loop) room(n int) []byte {
 const arenaSize = 16 << 10
 
 func (l *loop) close() {
-	for fd, s := range l.watching {
-		if s.watcher != nil && fd != l.alarm {
+	for fd, w := range l.watching {
+		if _, ok := w.watcher.(*socket); ok { // what is listened on belongs to all loops
 			unix.Close(fd)
 		}
 	}
