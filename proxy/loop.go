@@ -89,13 +89,18 @@ func newLoop() (*loop, error) {
 	if l.alarm, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("creating an event descriptor: %w", err)
 	}
-	return l, l.watch(l.alarm, unix.EPOLLIN|unix.EPOLLET, bell{})
+	return l, l.watch(l.alarm, unix.EPOLLIN|unix.EPOLLET, bell{l})
 }
 
-// bell needs no handling: that the loop is awake is all.
-type bell struct{}
+// bell is what the alarm rings.
+type bell struct{ *loop }
 
-func (bell) event(uint32) {}
+// event only makes the alarm quiet: the loop is awake, and will look for tasks next. It must not be the other way round,
+// or the alarm for a task that comes in between would never be heard.
+func (b bell) event(uint32) {
+	var rung [8]byte
+	unix.Read(b.alarm, rung[:])
+}
 
 // watch has w told of events of fd until [loop.forget].
 func (l *loop) watch(fd int, events uint32, w watcher) error {
@@ -157,10 +162,6 @@ func (l *loop) work() {
 	tasks := l.tasks
 	l.tasks = nil
 	l.mu.Unlock()
-	if tasks != nil {
-		var rung [8]byte
-		unix.Read(l.alarm, rung[:])
-	}
 	for _, f := range tasks {
 		f()
 		l.flush()
