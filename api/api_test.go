@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -20,6 +21,7 @@ func TestSidecarRoundTrip(t *testing.T) {
 		PodIPs:    []netip.Addr{netip.MustParseAddr("10.0.0.7"), netip.MustParseAddr("fd00::7")},
 
 		ClientAddress: ClientForwarded,
+		Grace:         90 * time.Second,
 	}
 	env := map[string]string{EnvNamespace: "shop", EnvPod: "api-0", EnvPodIPs: "10.0.0.7,fd00::7"}
 	for _, e := range want.Env() {
@@ -40,7 +42,7 @@ func TestParseSidecarNamesTheVariable(t *testing.T) {
 	}
 	for name, bad := range map[string]string{
 		EnvPorts: "http:0:8080", EnvAdminPort: "70000", EnvRouter: "http://r", EnvPodIPs: "nonsense",
-		EnvClientAddress: "x-real-ip",
+		EnvClientAddress: "x-real-ip", EnvGrace: "soon",
 	} {
 		_, err := ParseSidecar(func(n string) string {
 			if n == name {

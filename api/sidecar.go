@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"time"
 )
 
 // Environment variables of the sidecar. The webhook writes them at admission, those marked 'downward' as references
@@ -18,6 +19,7 @@ const (
 	EnvPodIPs    = "DETOUR_POD_IPS"       // downward: status.podIPs, joined with commas
 
 	EnvClientAddress = "DETOUR_CLIENT_ADDRESS" // [AnnotationClientAddress]; missing without one
+	EnvGrace         = "DETOUR_GRACE"          // the Pod's terminationGracePeriodSeconds, as a duration: "30s"
 )
 
 // Files that the sidecar rereads whenever it connects to the router.
@@ -44,6 +46,8 @@ type Sidecar struct {
 	PodIPs    []netip.Addr // one a family; the app is dialled on the one of the client's
 
 	ClientAddress ClientAddress
+	// Grace is how long the Pod has once it begins to end; zero if that is not known.
+	Grace time.Duration
 }
 
 // ClientAddress is how the app is told the address of its client.
@@ -79,6 +83,9 @@ func (s Sidecar) Env() [][2]string {
 	if s.ClientAddress != ClientHidden {
 		env = append(env, [2]string{EnvClientAddress, string(s.ClientAddress)})
 	}
+	if s.Grace != 0 {
+		env = append(env, [2]string{EnvGrace, s.Grace.String()})
+	}
 	return env
 }
 
@@ -97,6 +104,11 @@ func ParseSidecar(getenv func(string) string) (Sidecar, error) {
 	}
 	if s.ClientAddress, err = ParseClientAddress(getenv(EnvClientAddress)); err != nil {
 		return s, fmt.Errorf("%s: %w", EnvClientAddress, err)
+	}
+	if grace := getenv(EnvGrace); grace != "" {
+		if s.Grace, err = time.ParseDuration(grace); err != nil || s.Grace < 0 {
+			return s, fmt.Errorf("%s: %q is not a duration such as 30s", EnvGrace, grace)
+		}
 	}
 	for part := range strings.SplitSeq(getenv(EnvPodIPs), ",") {
 		ip, err := netip.ParseAddr(strings.TrimSpace(part))

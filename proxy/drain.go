@@ -50,6 +50,7 @@ func (p *Proxy) orderToDrain(from netip.AddrPort) (status int, body string) {
 func (p *Proxy) startDraining() {
 	p.drainOnce.Do(func() {
 		p.log.Info("draining")
+		p.began = time.Now()
 		p.draining.Store(true)
 		for _, l := range p.loops {
 			l.do(l.drain)

@@ -67,7 +67,8 @@ type Config struct {
 	// TokenFile and CAFile are shown to and checked against the router. They are [api.TokenFile] and [api.CAFile] by
 	// default, and need not exist yet.
 	TokenFile, CAFile string
-	// Grace is how long open connections may go on once Run's context is done; 5 s by default.
+	// Grace is how long open connections may go on once Run's context is done. By default they have what is left of
+	// Sidecar.Grace since the proxy was asked to drain, but for a second, or 5 s where the Pod's grace is not known.
 	Grace time.Duration
 	// Log gets state changes at Info and single requests at Debug; nothing by default.
 	Log *slog.Logger
@@ -79,9 +80,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.CAFile == "" {
 		c.CAFile = api.CAFile
-	}
-	if c.Grace == 0 {
-		c.Grace = 5 * time.Second
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -110,6 +108,7 @@ type Proxy struct {
 	draining  atomic.Bool // clients are asked to go elsewhere (drain.go)
 	stopping  atomic.Bool // Run's context is done
 	drainOnce sync.Once
+	began     time.Time // when draining did
 
 	ports  []port
 	admin  port
@@ -223,8 +222,8 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	p.closePorts()
 	// 2. Give what is going on its grace, then cut it.
-	if !p.wait(p.cfg.Grace) {
-		p.log.Warn("connections outlast the grace", "grace", p.cfg.Grace)
+	if grace := p.grace(); !p.wait(grace) {
+		p.log.Warn("connections outlast the grace", "grace", grace)
 		for _, l := range p.loops {
 			l.call(l.cut)
 		}
@@ -257,6 +256,24 @@ func (p *Proxy) drain(l *loop) {
 		}
 	}
 	l.drain()
+}
+
+const (
+	// unknownGrace is given to connections where nobody says how long the Pod has.
+	unknownGrace = 5 * time.Second
+	// lastSecond of the Pod's grace is for cutting what is left, before the kubelet kills the proxy.
+	lastSecond = time.Second
+)
+
+// grace is how long open connections may go on, once draining has begun. With the app gone, these are streams at previews.
+func (p *Proxy) grace() time.Duration {
+	switch pod := p.cfg.Sidecar.Grace; {
+	case p.cfg.Grace != 0:
+		return p.cfg.Grace
+	case pod != 0:
+		return time.Until(p.began.Add(pod - lastSecond))
+	}
+	return unknownGrace
 }
 
 // cut closes what is open.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -411,6 +412,27 @@ func TestStopCutsWhatOutlastsTheGrace(t *testing.T) {
 		if _, err := c.Read(make([]byte, 1)); err == nil || os.IsTimeout(err) {
 			t.Errorf("the connection is still open: %v", err)
 		}
+	}
+}
+
+// TestGrace is what connections have once the proxy is told to end.
+func TestGrace(t *testing.T) {
+	for name, tc := range map[string]struct {
+		pod, own, drained, want time.Duration
+	}{
+		"not known":             {want: 5 * time.Second},
+		"the rest of the Pod's": {pod: 30 * time.Second, drained: 8 * time.Second, want: 21 * time.Second},
+		"never asked to drain":  {pod: 30 * time.Second, want: 29 * time.Second},
+		"none is left":          {pod: 5 * time.Second, drained: 8 * time.Second, want: -4 * time.Second},
+		"its own":               {own: time.Second, pod: 30 * time.Second, want: time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := &Proxy{cfg: Config{Grace: tc.own, Sidecar: api.Sidecar{Grace: tc.pod}}, began: time.Now()}
+			time.Sleep(tc.drained)
+			if got := p.grace(); got != tc.want {
+				t.Errorf("%s: %v, want %v", name, got, tc.want)
+			}
+		})
 	}
 }
 

@@ -1,6 +1,9 @@
 package webhook
 
 import (
+	"slices"
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -52,6 +55,7 @@ func proxyEnv(pod *corev1.Pod, plan portPlan, with sidecar) []corev1.EnvVar {
 		AdminPort:     plan.admin,
 		Router:        with.router,
 		ClientAddress: api.ClientAddress(pod.Annotations[api.AnnotationClientAddress]), // inject has checked it
+		Grace:         time.Duration(ptr.Deref(pod.Spec.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)) * time.Second,
 	}
 	for _, e := range known.Env() {
 		env = append(env, corev1.EnvVar{Name: e[0], Value: e[1]})
@@ -84,10 +88,18 @@ func proxyPorts(plan portPlan) []corev1.ContainerPort {
 
 // proxyResources has requests, because an HPA on utilisation fails for Pods with a container that has none, and no
 // CPU limit, because throttling would slow down requests. A Pod with resources of its own as a whole (KEP-2837)
-// shares them with the proxy: the sum of its containers' requests may not exceed them.
+// shares them with the proxy: the sum of its containers' requests may not exceed them. A Pod of the class Guaranteed
+// stays one: its proxy gets a CPU limit as well, of some thousands of requests a second.
 func proxyResources(pod *corev1.Pod) corev1.ResourceRequirements {
 	if pod.Spec.Resources != nil {
 		return corev1.ResourceRequirements{}
+	}
+	if isGuaranteed(pod) {
+		all := corev1.ResourceList{
+			corev1.ResourceCPU:    resource.MustParse("200m"),
+			corev1.ResourceMemory: resource.MustParse("128Mi"),
+		}
+		return corev1.ResourceRequirements{Requests: all, Limits: all}
 	}
 	return corev1.ResourceRequirements{
 		Requests: corev1.ResourceList{
@@ -98,6 +110,21 @@ func proxyResources(pod *corev1.Pod) corev1.ResourceRequirements {
 			corev1.ResourceMemory: resource.MustParse("128Mi"),
 		},
 	}
+}
+
+// isGuaranteed reports whether each container of a Pod has limits of CPU and memory, and requests as much.
+// (https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/#guaranteed)
+func isGuaranteed(pod *corev1.Pod) bool {
+	return !slices.ContainsFunc(slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers), func(c corev1.Container) bool {
+		return !limitsAll(c.Resources, corev1.ResourceCPU) || !limitsAll(c.Resources, corev1.ResourceMemory)
+	})
+}
+
+// limitsAll reports whether a resource is limited to just what is requested. Admission sees requests that were left out as
+// the API server defaults them: to the limits.
+func limitsAll(r corev1.ResourceRequirements, name corev1.ResourceName) bool {
+	limit := r.Limits[name]
+	return limit.Sign() > 0 && limit.Cmp(r.Requests[name]) == 0
 }
 
 // timing is in seconds.
