@@ -152,7 +152,9 @@ func (a *admitter) mutateService(ctx context.Context, req admission.Request) (an
 	if err != nil {
 		return nil, nil, err
 	}
-	return service, planService(service, suspension.covering(pods)), nil
+	plan := planService(service, suspension.covering(pods))
+	disown(plan)
+	return service, plan, nil
 }
 
 func decode[T any](raw []byte) (*T, error) {
