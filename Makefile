@@ -4,7 +4,7 @@ export CLUSTER REGISTRY TAG
 CLUSTER ?= local
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint unit integration e2e bench soak cluster images deploy undeploy down clean
+.PHONY: help demo test lint unit integration e2e lossless bench soak cluster images deploy undeploy down
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,12 +24,16 @@ unit: ## Tests of the programs alone
 	go -C hack/shop test ./...
 	go -C hack/cluster test ./...
 	go -C test/bench test ./...
+	go -C test/lossless test ./...
 
 integration: ## Tests against a real API server and etcd
 	KUBEBUILDER_ASSETS=$$(hack/cluster/cluster bin) go test -count=1 -tags=integration ./test/integration
 
 e2e: ## Tests on a whole cluster, which is left running
 	hack/e2e
+
+lossless: ## On, changed, broken, off and removed under a million requests, none of them lost (three quarters of an hour)
+	hack/lossless long
 
 bench: ## Measure the proxy beside haproxy, nginx and net/http
 	hack/bench
@@ -51,6 +55,3 @@ undeploy: ## Put everything back and remove Detour from the cluster
 
 down: ## Remove the local cluster
 	hack/cluster/cluster down
-
-clean: ## Remove what was built
-	rm -rf bin

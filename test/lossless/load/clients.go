@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/detour-dev/detour/test/lossless/result"
+)
+
+// controlAddress is where the driver gives its orders (PUT /orders) and reads the counts (GET /report).
+const controlAddress = ":9000"
+
+// clients hold steady load on the services, by one way, and do what the driver orders.
+type clients struct {
+	way      string
+	find     finder
+	interval time.Duration // between the requests of one client without a key
+	recorder *recorder
+	phase    atomic.Pointer[string]
+
+	ctx     context.Context // ends all of them; the clients of a key are started by orders, long after the others
+	running sync.WaitGroup
+	mu      sync.Mutex
+	keyed   map[string]*keyedClients
+}
+
+// keyedClients are those that send one key.
+type keyedClients struct {
+	who  atomic.Pointer[result.Strictness]
+	stop func() // and wait until no request is under way
+}
+
+func runClients(ctx context.Context) error {
+	rate, err := strconv.ParseFloat(os.Getenv("RATE"), 64)
+	if err != nil || rate <= 0 {
+		return fmt.Errorf("RATE=%q: want the requests a second of one client", os.Getenv("RATE"))
+	}
+	way := os.Getenv("WAY")
+	find, err := newFinder(ctx, way)
+	if err != nil {
+		return err
+	}
+	c := &clients{
+		way: way, find: find, interval: time.Duration(float64(time.Second) / rate), recorder: newRecorder(),
+		ctx: ctx, keyed: map[string]*keyedClients{},
+	}
+	start := "start"
+	c.phase.Store(&start)
+	for _, service := range []string{"web", "num"} {
+		for _, protocol := range protocols {
+			flow := c.flow(protocol, service, "", nil)
+			c.running.Go(func() { flow.run(ctx) })
+		}
+	}
+	flow := c.flow(redisProtocol, "db", "", nil)
+	c.running.Go(func() { flow.run(ctx) })
+	server := &http.Server{Addr: controlAddress, Handler: c.control()}
+	go func() {
+		<-ctx.Done()
+		server.Close()
+	}()
+	err = server.ListenAndServe()
+	c.running.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (c *clients) control() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("PUT /orders", func(w http.ResponseWriter, r *http.Request) {
+		var o result.Orders
+		if err := json.NewDecoder(r.Body).Decode(&o); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		c.obey(o)
+	})
+	mux.HandleFunc("GET /report", func(w http.ResponseWriter, _ *http.Request) {
+		json.NewEncoder(w).Encode(c.recorder.report())
+	})
+	return mux
+}
+
+// obey is done when no request with a key that is not named is under way.
+func (c *clients) obey(o result.Orders) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.phase.Store(&o.Phase)
+	var stopping sync.WaitGroup
+	for key, k := range c.keyed {
+		if _, wanted := o.Keys[key]; !wanted {
+			stopping.Go(k.stop)
+			delete(c.keyed, key)
+		}
+	}
+	stopping.Wait()
+	for key, want := range o.Keys {
+		if c.keyed[key] == nil {
+			c.keyed[key] = c.startKeyed(want.Service, key)
+		}
+		c.keyed[key].who.Store(&want.Who)
+	}
+}
+
+func (c *clients) startKeyed(service, key string) *keyedClients {
+	ctx, cancel := context.WithCancel(c.ctx)
+	var running sync.WaitGroup
+	k := &keyedClients{stop: func() { cancel(); running.Wait() }}
+	loose := result.Loose
+	k.who.Store(&loose)
+	for _, protocol := range keyedProtocols {
+		flow := c.flow(protocol, service, key, &k.who)
+		running.Go(func() { flow.run(ctx) })
+	}
+	return k
+}
+
+// keyedPace is by how much clients with a key are slower than others, because there are so many of them.
+const keyedPace = 4
+
+// flow is a client of a service; with a key, who says who may answer.
+func (c *clients) flow(p protocol, service, key string, who *atomic.Pointer[result.Strictness]) *flow {
+	f := &flow{
+		name: p.name, way: c.way, service: service, key: key, who: who, phase: &c.phase,
+		client: p.client(place{c.find, service}, key), interval: c.interval, recorder: c.recorder,
+	}
+	if key != "" {
+		f.name = "keyed " + p.name
+		f.interval *= keyedPace
+	}
+	return f
+}
