@@ -66,17 +66,29 @@ type portPlanner struct {
 	blocked  map[int32]bool  // numbers that stay with the app under every name
 }
 
-// declared decides on a port that a container declares.
+// declared decides on a port that a container declares. Whatever becomes of it: where the proxy has the port's name, the
+// port gets another, because Services would find it before the proxy's.
 func (p *portPlanner) declared(container, index int, port corev1.ContainerPort) {
 	why := leaveReason(port)
 	if why != "" {
 		p.leave(port, why)
-		p.blocked[port.ContainerPort] = p.blocked[port.ContainerPort] || isTCP(port.Protocol)
-		p.seen[port.Name] = p.seen[port.Name] || isTCP(port.Protocol)
+	}
+	if !isTCP(port.Protocol) {
 		return
 	}
-	shadowed := p.seen[port.Name] // by the same name in an earlier container
+	if why != "" {
+		p.blocked[port.ContainerPort] = true
+	} else {
+		p.takeDeclared(port)
+	}
 	p.seen[port.Name] = true
+	if p.names[port.Name] {
+		p.plan.renames = append(p.plan.renames, rename{container: container, port: index})
+	}
+}
+
+// takeDeclared takes over a declared port under its name, under its number or not at all.
+func (p *portPlanner) takeDeclared(port corev1.ContainerPort) {
 	switch {
 	case port.Name == "":
 		p.takeNumber(port.ContainerPort)
@@ -84,13 +96,10 @@ func (p *portPlanner) declared(container, index int, port corev1.ContainerPort) 
 		p.leave(port, reasonHeadless)
 	case p.sidecarHas(port.Name):
 		p.leave(port, reasonSidecarPort) // it stands before the proxy, and would get the name's traffic
-	case shadowed:
+	case p.seen[port.Name]: // shadowed by the same name in an earlier container
 		p.takeNumber(port.ContainerPort)
 	default:
 		p.take(port.Name, port.ContainerPort)
-	}
-	if p.names[port.Name] {
-		p.plan.renames = append(p.plan.renames, rename{container: container, port: index})
 	}
 }
 
