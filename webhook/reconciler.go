@@ -158,12 +158,13 @@ func annotationPatch(plan *corev1.Service) any {
 	return map[string]any{"metadata": map[string]any{"annotations": map[string]any{api.AnnotationTargetPorts: value}}}
 }
 
-// backPatch writes the numbers of the plan where the live Service has a name of ours, and nothing else. It fails when
-// the ports have changed in the meantime.
+// backPatch writes the numbers of the plan where the live Service has a name of ours, and nothing else: the name of a port
+// that is not TCP is the user's own, also if the plan is older than that port. It fails when the ports have changed in the
+// meantime.
 func backPatch(live, plan *corev1.Service) []jsonpatch.JsonPatchOperation {
 	var patch []jsonpatch.JsonPatchOperation
 	for i, port := range live.Spec.Ports {
-		if i >= len(plan.Spec.Ports) || port.TargetPort.Type != intstr.String {
+		if i >= len(plan.Spec.Ports) || port.TargetPort.Type != intstr.String || !isTCP(port.Protocol) {
 			continue
 		}
 		want := plan.Spec.Ports[i].TargetPort

@@ -146,6 +146,15 @@ func TestBackDoesNotWaitForAdmission(t *testing.T) {
 	}
 }
 
+// The user has turned the port into a UDP one, with a name of his own, since the plan was made.
+func TestBackLeavesPortsThatAreNotOurs(t *testing.T) {
+	live, plan := testService("api", "detour-8080", "detour-9000", "http"), testService("api", "8080", "8080", "8080")
+	live.Spec.Ports[0].Protocol = corev1.ProtocolUDP
+	if patch := backPatch(&live, &plan); len(patch) > 0 {
+		t.Errorf("writes %v", patch)
+	}
+}
+
 func TestNamespaceThatLeftGetsItsPortsBack(t *testing.T) {
 	service, covered := testService("api", "detour-8080"), testPod("covered", "detour-8080")
 	c := shop(false, &service, &covered)
