@@ -3,9 +3,11 @@ package webhook
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -200,21 +202,25 @@ func appOf(t *testing.T, pod *corev1.Pod, number int) int {
 }
 
 func takenPorts(t *testing.T, pod *corev1.Pod) []api.TakenPort {
+	t.Helper()
+	ports, err := takenBy(pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ports
+}
+
+// takenBy is what a Pod's proxy is told to take over; nothing if there is none.
+func takenBy(pod *corev1.Pod) ([]api.TakenPort, error) {
 	proxy := proxyOf(pod)
 	if proxy == nil {
-		return nil
+		return nil, nil
 	}
-	for _, e := range proxy.Env {
-		if e.Name == api.EnvPorts {
-			ports, err := api.ParsePorts(e.Value)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return ports
-		}
+	i := slices.IndexFunc(proxy.Env, func(e corev1.EnvVar) bool { return e.Name == api.EnvPorts })
+	if i < 0 {
+		return nil, fmt.Errorf("the proxy has no %s", api.EnvPorts)
 	}
-	t.Fatalf("the proxy has no %s", api.EnvPorts)
-	return nil
+	return api.ParsePorts(proxy.Env[i].Value)
 }
 
 func defaulted(port corev1.ServicePort) corev1.ServicePort {
