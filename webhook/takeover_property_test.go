@@ -20,7 +20,7 @@ import (
 )
 
 // histories are held if nobody asks for another number.
-const histories = 20000
+const histories = 8000
 
 // TestTakeover holds generated histories of a namespace against what Kubernetes' own EndpointSlice code makes of it,
 // and of its twin without Detour. DETOUR_TAKEOVER is how many, and DETOUR_SEED the seed of the first. A failure names
