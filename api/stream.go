@@ -52,5 +52,6 @@ type Acks map[string]PodAck
 // PodAck is the newest Ack of one Pod.
 type PodAck struct {
 	Ack
-	Time time.Time `json:"time"` // when the replica received it
+	Namespace string    `json:"namespace"` // the Pod's
+	Time      time.Time `json:"time"`      // when the replica received it
 }

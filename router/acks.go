@@ -5,8 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
-
 	"github.com/detour-dev/detour/api"
 	"github.com/detour-dev/detour/router/view"
 )
@@ -26,8 +24,8 @@ func newAckStore(changed func()) *ackStore {
 	return &ackStore{changed: changed, acks: api.Acks{}}
 }
 
-func (s *ackStore) put(pod types.UID, ack api.Ack) {
-	s.merge(api.Acks{string(pod): {Ack: ack, Time: time.Now()}})
+func (s *ackStore) put(pod podRef, ack api.Ack) {
+	s.merge(api.Acks{string(pod.uid): {Ack: ack, Namespace: pod.Namespace, Time: time.Now()}})
 }
 
 // merge takes what a replica has been told, where it is news. A replica whose clock is ahead must not silence the
@@ -58,6 +56,17 @@ func (s *ackStore) fresh() api.Acks {
 	defer s.mu.Unlock()
 	maps.DeleteFunc(s.acks, func(_ string, ack api.PodAck) bool { return now.Sub(ack.Time) > ackLife })
 	return maps.Clone(s.acks)
+}
+
+// cleared counts, by namespace, the proxies that have acknowledged the empty table, and so send everything to their app.
+func cleared(acks api.Acks) map[string]int {
+	count, empty := map[string]int{}, emptyTable().Version
+	for _, ack := range acks {
+		if ack.Version == empty {
+			count[ack.Namespace]++
+		}
+	}
+	return count
 }
 
 // traffic sums, by preview, what the proxies of one namespace have counted since they started.

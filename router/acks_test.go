@@ -21,7 +21,7 @@ func TestNewestAckWins(t *testing.T) {
 		ack := func(version string, age time.Duration) api.Acks {
 			return api.Acks{"a": {Ack: api.Ack{Version: version}, Time: time.Now().Add(-age)}}
 		}
-		s.put("a", api.Ack{Version: "2"})
+		s.put(podRef{uid: "a"}, api.Ack{Version: "2"})
 		s.merge(ack("1", time.Second)) // what another replica was told earlier
 		s.merge(ack("2", 0))           // the same again
 		if got := s.fresh()["a"].Version; got != "2" || changes != 1 {
@@ -29,7 +29,7 @@ func TestNewestAckWins(t *testing.T) {
 		}
 		s.merge(ack("3", -time.Hour)) // from a replica whose clock is ahead
 		time.Sleep(time.Second)
-		s.put("a", api.Ack{Version: "4"})
+		s.put(podRef{uid: "a"}, api.Ack{Version: "4"})
 		if got := s.fresh()["a"].Version; got != "4" || changes != 3 {
 			t.Errorf("version %q after %d changes, want 4 after 3", got, changes)
 		}
@@ -55,7 +55,7 @@ func TestAcksMakeAPreviewRouted(t *testing.T) {
 		v := view.New("shop", o.Objects, acks.fresh())
 		for uid, table := range v.Tables {
 			if string(uid) == pod {
-				acks.put(uid, api.Ack{Version: table.Version})
+				acks.put(podRef{uid: uid}, api.Ack{Version: table.Version})
 			}
 		}
 		got = append(got, viewtest.States(view.New("shop", o.Objects, acks.fresh()))...)

@@ -43,6 +43,8 @@ var (
 		"Previews by namespace and state.", []string{"namespace", "state"}, nil)
 	requestsDesc = prometheus.NewDesc("detour_preview_requests",
 		"Requests for a preview, summed over the proxies that run now.", []string{"namespace", "preview"}, nil)
+	clearedDesc = prometheus.NewDesc("detour_router_proxies_cleared",
+		"Proxies that have acknowledged the empty table, to whichever replica. hack/undeploy waits for them.", []string{"namespace"}, nil)
 	errorsDesc = prometheus.NewDesc("detour_preview_errors",
 		"Requests for a preview that a proxy answered itself, summed over the proxies that run now.", []string{"namespace", "preview"}, nil)
 )
@@ -58,6 +60,7 @@ func (c previewCollector) Describe(descs chan<- *prometheus.Desc) {
 	descs <- previewsDesc
 	descs <- requestsDesc
 	descs <- errorsDesc
+	descs <- clearedDesc
 }
 
 func (c previewCollector) Collect(out chan<- prometheus.Metric) {
@@ -65,6 +68,9 @@ func (c previewCollector) Collect(out chan<- prometheus.Metric) {
 	acks := c.acks.fresh()
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	for namespace, n := range cleared(acks) {
+		gauge(clearedDesc, float64(n), namespace)
 	}
 	for namespace, v := range snapshot {
 		if v == nil {

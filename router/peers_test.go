@@ -19,7 +19,7 @@ import (
 // TestAskPeers has three replicas: the one that asks, one that answers, and one that is away.
 func TestAskPeers(t *testing.T) {
 	other, _ := newTestServer(t)
-	other.acks.put("pod-api-a", api.Ack{Version: "7"})
+	other.acks.put(podRef{uid: "pod-api-a"}, api.Ack{Version: "7"})
 	listener, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
 		t.Fatal(err)

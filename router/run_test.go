@@ -182,8 +182,15 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.changed()
-	if got := first.table(t); len(got.Ports) != 0 {
-		t.Errorf("after the namespace has left: %v, want an empty table", got)
+	for name, p := range map[string]proxyStream{"pod-api-a": first, "pod-api-b": second} {
+		empty := p.table(t)
+		if len(empty.Ports) != 0 {
+			t.Errorf("%s, after the namespace has left: %v, want an empty table", name, empty)
+		}
+		proxy.acknowledge(t, name, empty)
+	}
+	if got, want := get(t, "http://"+cfg.Metrics+"/metrics"), `detour_router_proxies_cleared{namespace="shop"} 2`; !strings.Contains(got, want) {
+		t.Errorf("/metrics lacks %s:\n%s", want, got)
 	}
 	if got := f.running(); got != 1 {
 		t.Errorf("%d caches run, want that of the namespaces only", got)

@@ -102,7 +102,7 @@ func (s *server) takeAck(w http.ResponseWriter, r *http.Request) error {
 		return httpError{http.StatusBadRequest, err.Error()}
 	}
 	s.metrics.acks.Inc()
-	s.acks.put(pod.uid, ack)
+	s.acks.put(pod, ack)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
