@@ -97,7 +97,10 @@ func (a *admitter) mutatePod(ctx context.Context, req admission.Request) (any, a
 
 // inject takes the namespace from the request, because a Pod that a controller creates may not say its own.
 func (a *admitter) inject(ctx context.Context, namespace string, pod *corev1.Pod) (injection, error) {
-	if a.tooOld() {
+	switch {
+	case a.members.dissolved(ctx):
+		return injection{pod: pod.DeepCopy(), reason: reasonDissolved}, nil
+	case a.tooOld():
 		return leave(pod.DeepCopy(), reasonTooOld), nil
 	}
 	var services corev1.ServiceList

@@ -31,7 +31,7 @@ func newKeeping(t *testing.T, objects ...client.Object) *keeping {
 	c := fake.NewClientBuilder().WithObjects(testNamespace("detour-system", false)).WithObjects(objects...).Build()
 	k := &keeping{t: t, clock: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
 	k.keeper = &keeper{
-		client: c, own: "detour-system", metrics: testMetrics(t), log: slog.New(slog.DiscardHandler),
+		client: c, members: members{cache: c, own: "detour-system"}, metrics: testMetrics(t), log: slog.New(slog.DiscardHandler),
 		names: serverNames("detour-system"),
 		now:   func() time.Time { return k.clock },
 	}
@@ -74,7 +74,7 @@ func (k *keeping) after(d time.Duration) {
 func (k *keeping) bundle() []byte {
 	k.t.Helper()
 	var cm corev1.ConfigMap
-	if err := k.client.Get(k.t.Context(), client.ObjectKey{Namespace: k.own, Name: api.ConfigMapCA}, &cm); err != nil {
+	if err := k.client.Get(k.t.Context(), client.ObjectKey{Namespace: k.members.own, Name: api.ConfigMapCA}, &cm); err != nil {
 		k.t.Fatal(err)
 	}
 	return []byte(cm.Data[api.ConfigMapCAKey])
@@ -83,7 +83,7 @@ func (k *keeping) bundle() []byte {
 func (k *keeping) secret(name string) *corev1.Secret {
 	k.t.Helper()
 	var secret corev1.Secret
-	if err := k.client.Get(k.t.Context(), client.ObjectKey{Namespace: k.own, Name: name}, &secret); err != nil {
+	if err := k.client.Get(k.t.Context(), client.ObjectKey{Namespace: k.members.own, Name: name}, &secret); err != nil {
 		k.t.Fatal(err)
 	}
 	return &secret

@@ -43,11 +43,11 @@ const keepEvery = 10 * time.Second
 //	authority -> CA bundle, in our ConfigMap -> copies in the namespaces, the webhook configurations -> certificates
 //
 // With certificates from files, which somebody else signs, only the bundle is its work. Either way it has the webhook
-// configurations belong to our namespace.
+// configurations belong to our namespace. Once that is being deleted, it keeps nothing.
 type keeper struct {
-	client  client.Client // asks the API server for everything but ConfigMaps
-	own     string        // Detour's namespace
-	dir     string        // where certificates come from; empty if they are signed here
+	client  client.Client // asks the API server for everything but ConfigMaps and Namespaces
+	members members
+	dir     string // where certificates come from; empty if they are signed here
 	names   map[string][]string
 	now     func() time.Time
 	metrics *metrics
@@ -66,6 +66,9 @@ func (k *keeper) Start(ctx context.Context) error {
 }
 
 func (k *keeper) keep(ctx context.Context) error {
+	if k.members.dissolved(ctx) {
+		return nil
+	}
 	return errors.Join(k.keepCertificates(ctx), k.keepOwner(ctx))
 }
 
@@ -138,9 +141,9 @@ func (k *keeper) keepLeaf(ctx context.Context, name string, names []string, auth
 // at all.
 func (k *keeper) load(ctx context.Context, name string) (*corev1.Secret, pair, error) {
 	secret := &corev1.Secret{}
-	err := k.client.Get(ctx, client.ObjectKey{Namespace: k.own, Name: name}, secret)
+	err := k.client.Get(ctx, client.ObjectKey{Namespace: k.members.own, Name: name}, secret)
 	if apierrors.IsNotFound(err) {
-		return &corev1.Secret{ObjectMeta: ourMeta(k.own, name), Type: corev1.SecretTypeTLS}, pair{}, err
+		return &corev1.Secret{ObjectMeta: ourMeta(k.members.own, name), Type: corev1.SecretTypeTLS}, pair{}, err
 	}
 	if err != nil {
 		return nil, pair{}, fmt.Errorf("reading secret %s: %w", name, err)
@@ -174,7 +177,7 @@ func (k *keeper) save(ctx context.Context, secret *corev1.Secret, p pair, bundle
 // keepBundle keeps the bundle in our own ConfigMap, from which [namespaceReconciler] copies it.
 func (k *keeper) keepBundle(ctx context.Context, current []byte) ([]byte, error) {
 	var former corev1.ConfigMap
-	err := k.client.Get(ctx, client.ObjectKey{Namespace: k.own, Name: api.ConfigMapCA}, &former)
+	err := k.client.Get(ctx, client.ObjectKey{Namespace: k.members.own, Name: api.ConfigMapCA}, &former)
 	if client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("reading the CA bundle: %w", err)
 	}
@@ -182,7 +185,7 @@ func (k *keeper) keepBundle(ctx context.Context, current []byte) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	return bundle, writeBundle(ctx, k.client, k.own, string(bundle))
+	return bundle, writeBundle(ctx, k.client, k.members.own, string(bundle))
 }
 
 // configurations are the objects that have the API server ask this one.
@@ -249,8 +252,8 @@ func (k *keeper) announce(ctx context.Context, configuration client.Object, bund
 // would hold up Pods. The namespace's UID, by which the garbage collector knows it, is found only in the cluster.
 func (k *keeper) keepOwner(ctx context.Context) error {
 	var namespace corev1.Namespace
-	if err := k.client.Get(ctx, client.ObjectKey{Name: k.own}, &namespace); err != nil {
-		return fmt.Errorf("reading namespace %s: %w", k.own, err)
+	if err := k.client.Get(ctx, client.ObjectKey{Name: k.members.own}, &namespace); err != nil {
+		return fmt.Errorf("reading namespace %s: %w", k.members.own, err)
 	}
 	var errs []error
 	for _, configuration := range configurations() {

@@ -75,7 +75,7 @@ func (r *namespaceReconciler) Reconcile(ctx context.Context, req reconcile.Reque
 	switch {
 	case namespace.DeletionTimestamp != nil || req.Name == r.members.own:
 		return reconcile.Result{}, nil
-	case r.members.includes(&namespace):
+	case r.members.includes(ctx, &namespace):
 		return reconcile.Result{RequeueAfter: lookAgain}, r.furnish(ctx, req.Name)
 	}
 	left, err := r.clear(ctx, req.Name)

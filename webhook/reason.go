@@ -29,6 +29,7 @@ const (
 	reasonClientAddress   reason = "bad-client-address"
 	reasonCannotStart     reason = "proxy-cannot-start" // [suspension]
 	reasonInjectedAlready reason = "injected-already"   // never annotated: the Pod has its proxy
+	reasonDissolved       reason = "being-removed"      // never annotated: nothing of ours is to be left
 )
 
 // Why a port of an injected Pod is left to the app; the values in [api.AnnotationPortsNotTaken].

@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -64,7 +65,10 @@ func (r *serviceReconciler) Reconcile(ctx context.Context, req reconcile.Request
 		r.journal.forget(req.Name)
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	if namespace.DeletionTimestamp != nil {
+	switch {
+	case req.Name == r.members.own && namespace.DeletionTimestamp != nil:
+		return r.dissolve(ctx)
+	case namespace.DeletionTimestamp != nil:
 		return reconcile.Result{}, nil
 	}
 	var services corev1.ServiceList
@@ -72,7 +76,7 @@ func (r *serviceReconciler) Reconcile(ctx context.Context, req reconcile.Request
 		return reconcile.Result{}, fmt.Errorf("listing services: %w", err)
 	}
 	var pods corev1.PodList
-	member := r.members.includes(&namespace)
+	member := r.members.includes(ctx, &namespace)
 	if member { // without Pods, every plan leads back
 		if err := r.client.List(ctx, &pods, client.InNamespace(req.Name), client.UnsafeDisableDeepCopy); err != nil {
 			return reconcile.Result{}, fmt.Errorf("listing pods: %w", err)
@@ -89,21 +93,39 @@ func (r *serviceReconciler) Reconcile(ctx context.Context, req reconcile.Request
 	return reconcile.Result{RequeueAfter: wait}, err
 }
 
+// dissolve undoes what the package has done, in all namespaces: first the Services, which admission lets go back
+// without a conflict for their owners, then the configurations, lest Pods wait for a webhook that ends.
+func (r *serviceReconciler) dissolve(ctx context.Context) (reconcile.Result, error) {
+	var services corev1.ServiceList
+	if err := r.client.List(ctx, &services, client.UnsafeDisableDeepCopy); err != nil {
+		return reconcile.Result{}, fmt.Errorf("listing services: %w", err)
+	}
+	r.log.Warn("our namespace is being deleted: all services go back to their apps", "namespace", r.members.own)
+	wait, err := r.switchServices(ctx, services.Items, nil)
+	errs := []error{err}
+	for _, configuration := range configurations() {
+		configuration.SetName(webhookConfiguration)
+		errs = append(errs, client.IgnoreNotFound(r.client.Delete(ctx, configuration)))
+	}
+	return reconcile.Result{RequeueAfter: wait}, errors.Join(errs...)
+}
+
 // switchServices brings the Services to their plan, and returns how long to wait before it asks again for those that
-// it could not.
+// it could not. One that fails does not keep the others waiting.
 func (r *serviceReconciler) switchServices(ctx context.Context, services []corev1.Service, pods []corev1.Pod) (time.Duration, error) {
 	var wait time.Duration
+	var errs []error
 	for _, plan := range planServices(services, pods) {
 		done, err := r.switchService(ctx, plan)
 		if err != nil {
 			r.metrics.errors.WithLabelValues("services").Inc()
-			return 0, fmt.Errorf("switching service %s/%s: %w", plan.Namespace, plan.Name, err)
+			errs = append(errs, fmt.Errorf("switching service %s/%s: %w", plan.Namespace, plan.Name, err))
 		}
 		if !done {
 			wait = askAgain
 		}
 	}
-	return wait, nil
+	return wait, errors.Join(errs...)
 }
 
 // switchService leaves the change of ports to the admission of its own write to the annotation. Field ownership is

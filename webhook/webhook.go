@@ -16,6 +16,9 @@
 // its target Service selects would serve everyone, and [refusal] says so. Nothing else is ever refused: what the package
 // cannot handle is admitted as it is.
 //
+// The end. A namespace that leaves has its Services back at once. When Detour's own namespace is being deleted, every
+// namespace has left ([members]), and the webhook configurations go before the Pods that answer.
+//
 // Everything is decided by pure functions over objects. [admitter] knows admission, the reconcilers know the API server,
 // and nothing else does.
 //
@@ -202,7 +205,7 @@ func assemble(ctx context.Context, mgr manager.Manager, config Config, metrics *
 	}
 	namespaces := &namespaceReconciler{client: client, live: mgr.GetAPIReader(), members: members, log: log}
 	keeper := &keeper{
-		client: client, own: config.Namespace, dir: config.CertDir, names: serverNames(config.Namespace),
+		client: client, members: members, dir: config.CertDir, names: serverNames(config.Namespace),
 		now: time.Now, metrics: metrics, log: log,
 	}
 	errs := []error{services.setup(mgr), namespaces.setup(mgr), mgr.Add(apiServer), mgr.Add(keeper), checks(ctx, mgr)}
