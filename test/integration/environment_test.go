@@ -39,6 +39,12 @@ import (
 // kube reaches the API server as its administrator.
 var kube client.Client
 
+// kubeConfig is a kubectl's way to do the same.
+var kubeConfig []byte
+
+// theWebhook is what tests take away and install again.
+var theWebhook *installation
+
 // routerURL and routerTLS reach the router.
 var (
 	routerURL string
@@ -71,6 +77,7 @@ func run(m *testing.M) (int, error) {
 	if kube, err = client.New(config, client.Options{}); err != nil {
 		return 0, err
 	}
+	kubeConfig = environment.KubeConfig
 	certificates := environment.WebhookInstallOptions.LocalServingCertDir
 	ca := environment.WebhookInstallOptions.LocalServingCAData
 	if err := os.WriteFile(filepath.Join(certificates, "ca.crt"), ca, 0o600); err != nil {
@@ -85,35 +92,68 @@ func run(m *testing.M) (int, error) {
 		}
 	}
 
-	ctx, cancel := context.WithCancel(context.Background())
-	stopped := make(chan error, 2)
-	go func() { stopped <- runWebhook(ctx, config, environment.WebhookInstallOptions) }()
+	theWebhook = &installation{config: config, options: environment.WebhookInstallOptions}
+	theWebhook.start()
+	defer func() { theWebhook.stop() }() // the one that runs then
 	listen := freeAddress()
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
 	routerURL, routerTLS = "https://"+listen, &tls.Config{RootCAs: roots}
-	go func() { stopped <- runRouter(ctx, config, listen, certificates) }()
-	defer func() {
-		cancel()
-		for range cap(stopped) {
-			if err := <-stopped; err != nil {
-				fmt.Fprintln(os.Stderr, "stopped:", err)
-			}
-		}
-	}()
+	defer start(func(ctx context.Context) error { return runRouter(ctx, config, listen, certificates) })()
 	return m.Run(), nil
 }
 
-func runWebhook(ctx context.Context, config *rest.Config, options envtest.WebhookInstallOptions) error {
+// start runs a program until the function that it returns is called.
+func start(program func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	stopped := make(chan error, 1)
+	go func() { stopped <- program(ctx) }()
+	return func() {
+		cancel()
+		if err := <-stopped; err != nil {
+			fmt.Fprintln(os.Stderr, "stopped:", err)
+		}
+	}
+}
+
+// installation is the webhook, and what has the API server ask it.
+type installation struct {
+	config  *rest.Config
+	options envtest.WebhookInstallOptions
+	stop    func() // the program, and nothing else
+}
+
+func (i *installation) start() { i.stop = start(i.run) }
+
+// away stops the program while something is done, and starts another.
+func (i *installation) away(do func()) {
+	i.stop()
+	defer i.start()
+	do()
+}
+
+func (i *installation) run(ctx context.Context) error {
 	return webhook.Run(ctx, webhook.Config{
-		Cluster:   as("detour-webhook", config),
+		Cluster:   as("detour-webhook", i.config),
 		Namespace: "detour-system",
 		Image:     "ghcr.io/detour-dev/proxy:dev",
-		Listen:    net.JoinHostPort(options.LocalServingHost, strconv.Itoa(options.LocalServingPort)),
+		Listen:    net.JoinHostPort(i.options.LocalServingHost, strconv.Itoa(i.options.LocalServingPort)),
 		Health:    freeAddress(),
 		Metrics:   freeAddress(),
-		CertDir:   options.LocalServingCertDir,
+		CertDir:   i.options.LocalServingCertDir,
 	})
+}
+
+// configurations are those that the API server goes by.
+func (i *installation) configurations() []client.Object {
+	var all []client.Object
+	for _, c := range i.options.MutatingWebhooks {
+		all = append(all, c)
+	}
+	for _, c := range i.options.ValidatingWebhooks {
+		all = append(all, c)
+	}
+	return all
 }
 
 func runRouter(ctx context.Context, config *rest.Config, listen, certificates string) error {

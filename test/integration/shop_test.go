@@ -81,48 +81,30 @@ func TestServiceFollowsItsPods(t *testing.T) {
 			t.Fatalf("applying the Service again: %v", err)
 		}
 	}
-	waitForTarget := func(want string) {
-		t.Helper()
-		eventually(t, "the Service leads to "+want, func() error {
-			if err := kube.Get(t.Context(), client.ObjectKeyFromObject(service), service); err != nil {
-				return err
-			}
-			if got := service.Spec.Ports[0].TargetPort.String(); got != want {
-				return fmt.Errorf("it leads to %s", got)
-			}
-			return nil
-		})
-	}
 	apply()
-	waitForTarget("8080")
-	eventually(t, "the webhook knows the Service", func() error { // a Pod's ports are planned from the Services of then
-		probe := newPod("numeric", "probe", map[string]string{"app": "identity"}, 0)
-		if err := kube.Create(t.Context(), probe, client.DryRunAll); err != nil || !isInjected(probe) {
-			return fmt.Errorf("a Pod would get no proxy (%v)", err)
-		}
-		return nil
-	})
+	waitForTarget(t, service, "8080")
+	waitUntilKnown(t, service)
 	covered := newPod("numeric", "covered", map[string]string{"app": "identity"}, 0)
 	create(t, covered)
-	waitForTarget("detour-8080")
+	waitForTarget(t, service, "detour-8080")
 	service.Spec.Ports[0].TargetPort = intstr.FromInt32(8080)
 	apply()
-	waitForTarget("detour-8080")
+	waitForTarget(t, service, "detour-8080")
 
 	uncovered := newPod("numeric", "uncovered", map[string]string{"app": "identity", api.LabelInject: api.InjectDisabled}, 0)
 	create(t, uncovered)
-	waitForTarget("8080")
+	waitForTarget(t, service, "8080")
 	if err := kube.Delete(t.Context(), uncovered, client.GracePeriodSeconds(0)); err != nil {
 		t.Fatal(err)
 	}
-	waitForTarget("detour-8080")
+	waitForTarget(t, service, "detour-8080")
 
 	namespace := namespaceNamed("numeric")
 	label := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"`+api.LabelInject+`":null}}}`))
 	if err := kube.Patch(t.Context(), namespace, label); err != nil {
 		t.Fatal(err)
 	}
-	waitForTarget("8080")
+	waitForTarget(t, service, "8080")
 	if _, left := service.Annotations[api.AnnotationTargetPorts]; left {
 		t.Error("the Service keeps our annotation")
 	}

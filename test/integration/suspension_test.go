@@ -21,18 +21,6 @@ func TestProxiesThatCannotStart(t *testing.T) {
 	newNamespace(t, "stuck")
 	service := newService("stuck", "web", intstr.FromInt32(8080))
 	create(t, service)
-	waitForTarget := func(want string) {
-		t.Helper()
-		eventually(t, "the Service leads to "+want, func() error {
-			if err := kube.Get(t.Context(), client.ObjectKeyFromObject(service), service); err != nil {
-				return err
-			}
-			if got := service.Spec.Ports[0].TargetPort.String(); got != want {
-				return fmt.Errorf("it leads to %s", got)
-			}
-			return nil
-		})
-	}
 	next := func() *corev1.Pod { return newPod("stuck", "next", map[string]string{"app": "web"}, 8080) }
 	eventually(t, "the webhook knows the Service", func() error {
 		pod := next()
@@ -45,10 +33,10 @@ func TestProxiesThatCannotStart(t *testing.T) {
 		pod := next()
 		pod.Name = name
 		create(t, pod)
-		waitForTarget("detour-8080")
+		waitForTarget(t, service, "detour-8080")
 		cannotStart(t, pod)
 	}
-	waitForTarget("8080")
+	waitForTarget(t, service, "8080")
 	waitForInjection := func(want string) {
 		t.Helper()
 		eventually(t, "the next Pod is annotated "+want, func() error {
@@ -75,7 +63,7 @@ func TestProxiesThatCannotStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitForInjection("")
-	waitForTarget("detour-8080")
+	waitForTarget(t, service, "detour-8080")
 }
 
 // cannotStart plays a kubelet that does not get the proxy's image.
