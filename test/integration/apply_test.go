@@ -74,6 +74,16 @@ func TestManifestAppliedAgain(t *testing.T) {
 	}
 }
 
+// TestDryRunShowsNoDrift compares the live Service with a dry run of its manifest, as Flux does, and Argo CD if it is told to.
+func TestDryRunShowsNoDrift(t *testing.T) {
+	newNamespace(t, "drift")
+	newSwitchedService(t, "drift", "web")
+	service := manifest{"drift", "applied", 8080}
+	kubectl(t, service.String(), "apply", "--server-side", "-f", "-")
+	checkTarget(t, service, "detour-8080", "80:8080")
+	kubectl(t, service.String(), "diff", "--server-side", "-f", "-") // fails where there is a difference
+}
+
 // TestBackWithoutAdmission has the API server not reach the webhook, so that the reconciler has to write the number
 // itself. Its owner meets no conflict for that.
 func TestBackWithoutAdmission(t *testing.T) {
