@@ -1,8 +1,6 @@
 package webhook
 
 import (
-	"bytes"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
@@ -44,10 +42,10 @@ func remove(entry *metav1.ManagedFieldsEntry, paths *fieldpath.Set) {
 		return
 	}
 	var owned fieldpath.Set
-	if err := owned.FromJSON(bytes.NewReader(entry.FieldsV1.Raw)); err != nil || owned.Intersection(paths).Empty() {
+	if err := owned.FromJSON(entry.FieldsV1.GetRawReader()); err != nil || owned.Intersection(paths).Empty() {
 		return
 	}
 	if left, err := owned.Difference(paths).ToJSON(); err == nil {
-		entry.FieldsV1 = &metav1.FieldsV1{Raw: left}
+		entry.FieldsV1.SetRawBytes(left)
 	}
 }

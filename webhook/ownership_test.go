@@ -32,7 +32,7 @@ func TestDisown(t *testing.T) {
 	} {
 		service := &corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{ManagedFields: []metav1.ManagedFieldsEntry{
-				{Manager: "a", Operation: tc.operation, FieldsV1: &metav1.FieldsV1{Raw: []byte(tc.fields)}},
+				{Manager: "a", Operation: tc.operation, FieldsV1: metav1.NewFieldsV1(tc.fields)},
 				{Manager: "b", Operation: tc.operation},
 			}},
 			Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{
@@ -41,7 +41,7 @@ func TestDisown(t *testing.T) {
 			}},
 		}
 		disown(service)
-		if diff := cmp.Diff(tc.wantedAfter, string(service.ManagedFields[0].FieldsV1.Raw)); diff != "" {
+		if diff := cmp.Diff(tc.wantedAfter, service.ManagedFields[0].FieldsV1.GetRawString()); diff != "" {
 			t.Errorf("%s: -want +got\n%s", name, diff)
 		}
 	}
