@@ -103,11 +103,12 @@ func (a *admitter) inject(ctx context.Context, namespace string, pod *corev1.Pod
 	case a.tooOld():
 		return leave(pod.DeepCopy(), reasonTooOld), nil
 	}
-	var services corev1.ServiceList
-	if err := a.cache.List(ctx, &services, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
-		return injection{}, fmt.Errorf("listing the services of namespace %s: %w", namespace, err)
+	around, err := survey(ctx, a.cache, namespace)
+	if err != nil {
+		return injection{}, err
 	}
-	result := inject(pod, services.Items, a.sidecar)
+	around.namespace = a.members.find(ctx, namespace)
+	result := inject(pod, around, a.sidecar)
 	if result.reason != "" {
 		return result, nil
 	}

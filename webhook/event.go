@@ -45,8 +45,9 @@ type injectionState struct {
 func (s injectionState) possible() bool { return !s.tooOld && !s.suspension.active }
 
 // noticesOf says what keeps the Pods and Services of a namespace that takes part from being intercepted.
-func noticesOf(namespace *corev1.Namespace, services []corev1.Service, pods []corev1.Pod, injection injectionState) []notice {
+func noticesOf(around surroundings, pods []corev1.Pod, injection injectionState) []notice {
 	var notices []notice
+	namespace := around.namespace
 	if injection.suspension.active {
 		notices = append(notices, injection.suspension.notice(namespace))
 	}
@@ -55,7 +56,7 @@ func noticesOf(namespace *corev1.Namespace, services []corev1.Service, pods []co
 			"Pods of namespace %s get no proxy: the API server is older than %s, from which on Services find a port of a native sidecar by name. Upgrade the cluster",
 			namespace.Name, oldestServer))
 	}
-	if len(services) == 0 {
+	if len(around.services) == 0 {
 		notices = append(notices, namespaceNotice(namespace, corev1.EventTypeWarning, eventNoServices,
 			"Namespace %s is labelled %s=%s but has no Service, so there is nothing to intercept. Create a Service, or remove the label",
 			namespace.Name, api.LabelInject, api.InjectEnabled))

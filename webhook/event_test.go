@@ -52,7 +52,7 @@ func TestNotices(t *testing.T) {
 		{"somebody's own choice", service, []corev1.Pod{annotated(testPod("p"), api.AnnotationNotInjected, "opted-out")}, false, nil},
 		{"nonsense", service, []corev1.Pod{annotated(testPod("p"), api.AnnotationNotInjected, "%s\x00")}, false, nil},
 	} {
-		notices := noticesOf(testNamespace("shop", true), c.services, c.pods, injectionState{tooOld: c.tooOld})
+		notices := noticesOf(surroundings{namespace: testNamespace("shop", true), services: c.services}, c.pods, injectionState{tooOld: c.tooOld})
 		if len(notices) != len(c.want) {
 			t.Errorf("%s: %d notices, want %d: %v", c.name, len(notices), len(c.want), notices)
 			continue

@@ -24,15 +24,15 @@ type injection struct {
 }
 
 // inject adds the proxy to a Pod, and lets it take over the ports that the Pod declares and those that Services
-// address. The Services are those of the Pod's namespace; inject itself finds out which of them select the Pod.
+// address. What is around the Pod is the whole of its namespace; inject itself finds out what of it selects the Pod.
 //
 // It is idempotent: a Pod that has a proxy comes back as it is, and so does one that was left alone before.
-func inject(pod *corev1.Pod, services []corev1.Service, with sidecar) injection {
+func inject(pod *corev1.Pod, around surroundings, with sidecar) injection {
 	pod = pod.DeepCopy()
-	if why := reasonAgainst(pod); why != "" {
+	if why := reasonAgainst(pod, around.namespace); why != "" {
 		return leave(pod, why)
 	}
-	plan := planPorts(pod, services)
+	plan := planPorts(pod, around.services)
 	if len(plan.taken) == 0 {
 		return leave(pod, reasonNoPorts)
 	}
@@ -68,11 +68,15 @@ func annotate(object metav1.Object, name, value string) {
 }
 
 // reasonAgainst says why a Pod gets no proxy whatever its ports are, or nothing.
-func reasonAgainst(pod *corev1.Pod) reason {
+func reasonAgainst(pod *corev1.Pod, namespace *corev1.Namespace) reason {
 	if proxyOf(pod) != nil {
 		return reasonInjectedAlready
 	}
-	return cmp.Or(reasonInMetadata(pod), reasonInSpec(pod))
+	why := cmp.Or(reasonInMetadata(pod), reasonInSpec(pod))
+	if why == "" && inMesh(pod, namespace) {
+		return reasonMesh
+	}
+	return why
 }
 
 // reasonInMetadata reads only what [stripPod] keeps.
@@ -96,8 +100,6 @@ func reasonInSpec(pod *corev1.Pod) reason {
 		return reasonHostNetwork
 	case onWindows(pod):
 		return reasonWindows
-	case inMesh(pod):
-		return reasonMesh
 	case nameTaken(pod):
 		return reasonNameTaken
 	case pod.Spec.ServiceAccountName == "": // the API server would refuse the proxy's token
@@ -140,17 +142,6 @@ func onWindows(pod *corev1.Pod) bool {
 		return pod.Spec.OS.Name == corev1.Windows
 	}
 	return pod.Spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Windows)
-}
-
-// inMesh recognises Istio and Linkerd by the proxy that they have injected, or will.
-func inMesh(pod *corev1.Pod) bool {
-	isMesh := func(c corev1.Container) bool { return c.Name == "istio-proxy" || c.Name == "linkerd-proxy" }
-	const istio, linkerd = "sidecar.istio.io/inject", "linkerd.io/inject"
-	linkerdMode := pod.Annotations[linkerd]
-	return slices.ContainsFunc(pod.Spec.Containers, isMesh) ||
-		slices.ContainsFunc(pod.Spec.InitContainers, isMesh) ||
-		cmp.Or(pod.Labels[istio], pod.Annotations[istio]) == "true" ||
-		linkerdMode == "enabled" || linkerdMode == "ingress"
 }
 
 // nameTaken reports whether adding our container or volume would make the Pod invalid.

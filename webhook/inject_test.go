@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/endpointslice"
@@ -27,11 +29,11 @@ var update = flag.Bool("update", false, "write the golden files")
 
 var testSidecar = sidecar{image: "detour/proxy:test", router: "https://detour-router.detour-system.svc:8443"}
 
-// injectCase is a file of testdata/inject: a Pod, and the Services of its namespace.
+// injectCase is a file of testdata/inject: a Pod, and what is around it.
 type injectCase struct {
-	name     string
-	pod      *corev1.Pod
-	services []corev1.Service
+	name   string
+	pod    *corev1.Pod
+	around surroundings
 }
 
 // injectCases finds the cases by walking the folder.
@@ -62,28 +64,50 @@ func readInjectCase(t *testing.T, file string) injectCase {
 		t.Fatalf("%s: the first document is a %q, want a Pod: %v", file, c.pod.Kind, err)
 	}
 	for {
-		var service corev1.Service
-		err := documents.Decode(&service)
+		var document unstructured.Unstructured
+		err := documents.Decode(&document)
 		if err == io.EOF {
 			return c
 		}
-		if err != nil || service.Kind != "Service" {
-			t.Fatalf("%s: a further document is a %q, want a Service: %v", file, service.Kind, err)
+		if err == nil {
+			err = c.around.add(document)
 		}
-		c.services = append(c.services, service)
+		if err != nil {
+			t.Fatalf("%s: a further document: %v", file, err)
+		}
 	}
+}
+
+// add puts an object where its kind belongs.
+func (s *surroundings) add(object unstructured.Unstructured) error {
+	switch kind := object.GetKind(); kind {
+	case "Namespace":
+		s.namespace = &corev1.Namespace{}
+		return runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, s.namespace)
+	case "Service":
+		return addTo(&s.services, object)
+	default:
+		return fmt.Errorf("there is no place for a %q", kind)
+	}
+}
+
+func addTo[T any](list *[]T, object unstructured.Unstructured) error {
+	var typed T
+	err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &typed)
+	*list = append(*list, typed)
+	return err
 }
 
 func TestInjectGoldens(t *testing.T) {
 	for _, c := range injectCases(t) {
 		t.Run(c.name, func(t *testing.T) {
 			before := c.pod.DeepCopy()
-			once := inject(c.pod, c.services, testSidecar)
+			once := inject(c.pod, c.around, testSidecar)
 			if diff := cmp.Diff(before, c.pod); diff != "" {
 				t.Errorf("the argument changed (-before +after)\n%s", diff)
 			}
 			checkGolden(t, filepath.Join("testdata/inject", c.name+".golden.yaml"), once.pod)
-			twice := inject(once.pod, c.services, testSidecar)
+			twice := inject(once.pod, c.around, testSidecar)
 			if diff := cmp.Diff(once.pod, twice.pod); diff != "" {
 				t.Errorf("the second application changed the Pod (-once +twice)\n%s", diff)
 			}
@@ -145,7 +169,7 @@ func TestInjectedPodsPassPodSecurity(t *testing.T) {
 				continue
 			}
 			tried[level]++
-			if why := forbidden(inject(c.pod, c.services, testSidecar).pod, level); why != "" {
+			if why := forbidden(inject(c.pod, c.around, testSidecar).pod, level); why != "" {
 				t.Errorf("%s is forbidden at %s: %s", c.name, level, why)
 			}
 		}
@@ -160,8 +184,8 @@ func TestInjectedPodsPassPodSecurity(t *testing.T) {
 func TestServicesFindTheAppOrItsProxy(t *testing.T) {
 	taken := 0
 	for _, c := range injectCases(t) {
-		after := inject(c.pod, c.services, testSidecar).pod
-		for _, service := range c.services {
+		after := inject(c.pod, c.around, testSidecar).pod
+		for _, service := range c.around.services {
 			if !selects(&service, c.pod.Labels) {
 				continue
 			}
@@ -236,7 +260,7 @@ func defaulted(port corev1.ServicePort) corev1.ServicePort {
 // The API server refuses Pods whose ports are named wrongly, and two listeners cannot share a port.
 func TestInjectedPortsAreValid(t *testing.T) {
 	for _, c := range injectCases(t) {
-		pod := inject(c.pod, c.services, testSidecar).pod
+		pod := inject(c.pod, c.around, testSidecar).pod
 		if proxyOf(pod) == nil {
 			continue
 		}

@@ -71,10 +71,11 @@ func (r *serviceReconciler) Reconcile(ctx context.Context, req reconcile.Request
 	case namespace.DeletionTimestamp != nil:
 		return reconcile.Result{}, nil
 	}
-	var services corev1.ServiceList
-	if err := r.client.List(ctx, &services, client.InNamespace(req.Name), client.UnsafeDisableDeepCopy); err != nil {
-		return reconcile.Result{}, fmt.Errorf("listing services: %w", err)
+	around, err := survey(ctx, r.client, req.Name)
+	if err != nil {
+		return reconcile.Result{}, err
 	}
+	around.namespace = &namespace
 	var pods corev1.PodList
 	member := r.members.includes(ctx, &namespace)
 	if member { // without Pods, every plan leads back
@@ -83,12 +84,12 @@ func (r *serviceReconciler) Reconcile(ctx context.Context, req reconcile.Request
 		}
 	}
 	suspension := suspensionOf(&namespace, pods.Items, r.now())
-	wait, err := r.switchServices(ctx, services.Items, suspension.covering(pods.Items))
+	wait, err := r.switchServices(ctx, around.services, suspension.covering(pods.Items))
 	if !member {
 		r.journal.forget(req.Name)
 		return reconcile.Result{RequeueAfter: wait}, err
 	}
-	news := noticesOf(&namespace, services.Items, pods.Items, injectionState{r.tooOld(), suspension})
+	news := noticesOf(around, pods.Items, injectionState{r.tooOld(), suspension})
 	wait = sooner(sooner(wait, suspension.ends), r.journal.tell(req.Name, news))
 	return reconcile.Result{RequeueAfter: wait}, err
 }

@@ -132,7 +132,7 @@ func TestSuspensionIsTold(t *testing.T) {
 	namespace.Annotations = map[string]string{api.AnnotationRetry: "%s"}
 	pods := []corev1.Pod{stuck("a", "ErrImagePull"), stuck("b", "ErrImagePull"), leftOut("l", 0)}
 	s := suspensionOf(namespace, pods, noon)
-	notices := noticesOf(namespace, services, pods, injectionState{suspension: s})
+	notices := noticesOf(surroundings{namespace: namespace, services: services}, pods, injectionState{suspension: s})
 	if len(notices) != 1 || notices[0].reason != eventSuspended || notices[0].object.Kind != "Namespace" {
 		t.Fatalf("%d notices, want one that injection is suspended: %v", len(notices), notices)
 	}

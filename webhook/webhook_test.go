@@ -66,44 +66,51 @@ func TestServerCheck(t *testing.T) {
 func TestStrippedObjectsDecideAlike(t *testing.T) {
 	cases := injectCases(t)
 	for _, c := range cases { // and with the Pods as they become
-		c.pod = inject(c.pod, c.services, testSidecar).pod
+		c.pod = inject(c.pod, c.around, testSidecar).pod
 		cases = append(cases, c)
 	}
 	for _, c := range cases {
-		pod := c.pod
-		pod.Namespace, pod.UID = "shop", "uid"
-		strippedPod, err := stripPod(pod.DeepCopy())
-		if err != nil {
-			t.Fatal(err)
-		}
-		slim := *strippedPod.(*corev1.Pod)
-		var services []corev1.Service
-		for _, s := range c.services {
-			stripped, err := stripService(s.DeepCopy())
-			if err != nil {
-				t.Fatal(err)
-			}
-			services = append(services, *stripped.(*corev1.Service))
-		}
-		for i := range services {
-			want := planService(&c.services[i], []corev1.Pod{*pod})
-			got := planService(&services[i], []corev1.Pod{slim})
+		c.pod.Namespace, c.pod.UID = "shop", "uid"
+		c.around.namespace = testNamespace("shop", true)
+		pods, around := []corev1.Pod{*c.pod}, c.around.stripped(t)
+		slim := strippedAll(t, pods, stripPod)
+		for i := range around.services {
+			want := planService(&c.around.services[i], pods)
+			got := planService(&around.services[i], slim)
 			if !asPlanned(got, want) {
 				t.Errorf("%s: service %s is planned differently", c.name, got.Name)
 			}
 		}
 		private := cmp.AllowUnexported(injection{}, leftPort{}, notice{})
-		want, got := inject(pod, c.services, testSidecar), inject(pod, services, testSidecar)
+		want, got := inject(c.pod, c.around, testSidecar), inject(c.pod, around, testSidecar)
 		if diff := cmp.Diff(want, got, private); diff != "" {
 			t.Errorf("%s: injected differently (-whole +stripped)\n%s", c.name, diff)
 		}
-		told := func(services []corev1.Service, pod corev1.Pod) []notice {
-			return noticesOf(testNamespace("shop", true), services, []corev1.Pod{pod}, injectionState{})
-		}
-		if diff := cmp.Diff(told(c.services, *pod), told(services, slim), private); diff != "" {
+		if diff := cmp.Diff(noticesOf(c.around, pods, injectionState{}), noticesOf(around, slim, injectionState{}), private); diff != "" {
 			t.Errorf("%s: told differently (-whole +stripped)\n%s", c.name, diff)
 		}
 	}
+}
+
+// stripped is what the cache has of everything.
+func (s surroundings) stripped(t *testing.T) surroundings {
+	return surroundings{
+		namespace: s.namespace,
+		services:  strippedAll(t, s.services, stripService),
+	}
+}
+
+func strippedAll[T any](t *testing.T, list []T, strip func(any) (any, error)) []T {
+	t.Helper()
+	var all []T
+	for i := range list {
+		stripped, err := strip(&list[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, *stripped.(*T))
+	}
+	return all
 }
 
 // Any Pod and any Service, sensible or not: nothing panics, and a second application changes nothing.
@@ -118,15 +125,15 @@ func TestRandomObjects(t *testing.T) {
 		if len(service.Spec.Selector) > 0 {
 			pod.Labels = service.Spec.Selector
 		}
-		services := []corev1.Service{service}
-		once := inject(&pod, services, testSidecar)
-		if diff := cmp.Diff(once.pod, inject(once.pod, services, testSidecar).pod); diff != "" {
+		around := surroundings{namespace: testNamespace("shop", true), services: []corev1.Service{service}}
+		once := inject(&pod, around, testSidecar)
+		if diff := cmp.Diff(once.pod, inject(once.pod, around, testSidecar).pod); diff != "" {
 			t.Fatalf("seed %d: (-once +twice)\n%s", seed, diff)
 		}
 		plan := planService(&service, []corev1.Pod{*once.pod})
 		if !asPlanned(plan, planService(plan, []corev1.Pod{*once.pod})) {
 			t.Fatalf("seed %d: the plan of the plan differs", seed)
 		}
-		noticesOf(testNamespace("shop", true), services, []corev1.Pod{*once.pod}, injectionState{})
+		noticesOf(around, []corev1.Pod{*once.pod}, injectionState{})
 	}
 }

@@ -1,0 +1,26 @@
+package webhook
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// surroundings is what a Pod's namespace has to say on whether and how the Pod gets a proxy.
+type surroundings struct {
+	namespace *corev1.Namespace // nil if it is not known to take part
+	services  []corev1.Service
+}
+
+// survey reads the surroundings of the Pods of a namespace from the cache. They are not to be changed.
+func survey(ctx context.Context, cache client.Reader, namespace string) (surroundings, error) {
+	var services corev1.ServiceList
+	for _, list := range []client.ObjectList{&services} {
+		if err := cache.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+			return surroundings{}, fmt.Errorf("listing %T of namespace %s: %w", list, namespace, err)
+		}
+	}
+	return surroundings{services: services.Items}, nil
+}
