@@ -45,7 +45,9 @@ const (
 	AnnotationNotInjected = "detour.dev/not-injected"
 
 	// AnnotationPortsNotTaken is written by the webhook on an injected Pod and lists the ports that it left to the
-	// app, each with its named reason: "9100/TCP:host-port,53/UDP:udp". Same readers.
+	// app, each with its named reason: "9100/TCP:host-port,53/UDP:udp". Same readers. After the reason "network-policy"
+	// comes the number that NetworkPolicies would have to admit: "8080/TCP:network-policy:15401". A Pod that is left
+	// without a proxy for that reason has the annotation as well.
 	AnnotationPortsNotTaken = "detour.dev/ports-not-taken"
 
 	// AnnotationTargetPorts is written by the webhook on a Service whose numeric targetPorts it turned into names.

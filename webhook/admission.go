@@ -156,7 +156,11 @@ func (a *admitter) mutateService(ctx context.Context, req admission.Request) (an
 	if err != nil {
 		return nil, nil, err
 	}
-	plan := planService(service, suspension.covering(pods))
+	around, err := survey(ctx, a.cache, req.Namespace)
+	if err != nil {
+		return nil, nil, err
+	}
+	plan := planService(service, admitted(suspension.covering(pods), around.policies))
 	disown(plan)
 	return service, plan, nil
 }

@@ -3,6 +3,7 @@ package webhook
 import (
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,7 +45,8 @@ type injectionState struct {
 
 func (s injectionState) possible() bool { return !s.tooOld && !s.suspension.active }
 
-// noticesOf says what keeps the Pods and Services of a namespace that takes part from being intercepted.
+// noticesOf says what keeps the Pods and Services of a namespace that takes part from being intercepted, or gets in the
+// way of those that are.
 func noticesOf(around surroundings, pods []corev1.Pod, injection injectionState) []notice {
 	var notices []notice
 	namespace := around.namespace
@@ -76,7 +78,7 @@ func noticesOf(around surroundings, pods []corev1.Pod, injection injectionState)
 			"%d Pods of namespace %s have no proxy yet, and their Services are not intercepted. Restart them: kubectl rollout restart deployment -n %s",
 			bare, namespace.Name, namespace.Name))
 	}
-	return notices
+	return append(notices, findings(around, pods)...)
 }
 
 // withoutReason reports whether a Pod has no proxy only because it was created when nobody was asked, or when injection
@@ -99,12 +101,17 @@ func podNotices(pod *corev1.Pod) []notice {
 		notices = append(notices, notice{object: object, kind: corev1.EventTypeWarning, reason: eventNotInjected, message: message})
 	}
 	if left := pod.Annotations[api.AnnotationPortsNotTaken]; left != "" {
-		notices = append(notices, notice{
-			object: podReference(pod), kind: corev1.EventTypeNormal, reason: eventPortsNotTaken,
-			message: fmt.Sprintf("Pod %s keeps these ports for the reasons given, and requests that address them so are not intercepted: %.500s", pod.Name, left),
-		})
+		notices = append(notices, portsNotTaken(pod, left))
 	}
 	return notices
+}
+
+func portsNotTaken(pod *corev1.Pod, left string) notice {
+	message := fmt.Sprintf("Pod %s keeps these ports for the reasons given, and requests that address them so are not intercepted: %.500s", pod.Name, left)
+	if strings.Contains(left, string(reasonNetworkPolicy)) {
+		message += ". To have those of NetworkPolicies intercepted, admit the last number of each wherever the first is admitted, and nowhere else, and restart the workload"
+	}
+	return notice{object: podReference(pod), kind: corev1.EventTypeNormal, reason: eventPortsNotTaken, message: message}
 }
 
 // faultyObject is what a person would have to change: the Job of a Job's Pod, otherwise the Pod.

@@ -49,6 +49,10 @@ func TestNotices(t *testing.T) {
 		{"job", service, []corev1.Pod{inJob}, false, []string{"NotInjected Job/once: belongs to a Job"}},
 		{"ports", service, []corev1.Pod{annotated(testPod("p", "http"), api.AnnotationPortsNotTaken, "53/UDP:udp")}, false,
 			[]string{"PortsNotTaken Pod/p: 53/UDP:udp"}},
+		{"ports of a NetworkPolicy", service, []corev1.Pod{annotated(testPod("p", "http"), api.AnnotationPortsNotTaken, "8080/TCP:network-policy:15401")}, false,
+			[]string{"PortsNotTaken Pod/p: admit the last number"}},
+		{"no port but those of a NetworkPolicy", service, []corev1.Pod{annotated(testPod("p"), api.AnnotationNotInjected, "network-policy")}, false,
+			[]string{"NotInjected Pod/p: Admit those numbers"}},
 		{"somebody's own choice", service, []corev1.Pod{annotated(testPod("p"), api.AnnotationNotInjected, "opted-out")}, false, nil},
 		{"nonsense", service, []corev1.Pod{annotated(testPod("p"), api.AnnotationNotInjected, "%s\x00")}, false, nil},
 	} {
@@ -74,7 +78,7 @@ func TestReasonsAreExplained(t *testing.T) {
 	silent := []reason{reasonPreview, reasonOptedOut, reasonTooOld, reasonCannotStart, reasonInjectedAlready}
 	for _, r := range []reason{
 		reasonHostNetwork, reasonWindows, reasonStatic, reasonJob, reasonPreview, reasonOptedOut, reasonMesh, reasonNoPorts,
-		reasonTooOld, reasonNameTaken, reasonNoAccount, reasonCannotStart, reasonInjectedAlready,
+		reasonTooOld, reasonNameTaken, reasonNoAccount, reasonNetworkPolicy, reasonCannotStart, reasonInjectedAlready,
 	} {
 		if _, explained := r.explain(); explained == slices.Contains(silent, r) {
 			t.Errorf("%s: explained %v", r, explained)

@@ -32,9 +32,9 @@ func inject(pod *corev1.Pod, around surroundings, with sidecar) injection {
 	if why := reasonAgainst(pod, around.namespace); why != "" {
 		return leave(pod, why)
 	}
-	plan := planPorts(pod, around.services)
+	plan := planPorts(pod, around)
 	if len(plan.taken) == 0 {
-		return leave(pod, reasonNoPorts)
+		return leavePorts(pod, plan.left)
 	}
 	plan.rename(pod)
 	// Last, and so started just before the app and stopped just after it. It also means that the patch adds an
@@ -51,6 +51,16 @@ func leave(pod *corev1.Pod, why reason) injection {
 		annotate(pod, api.AnnotationNotInjected, string(why))
 	}
 	return injection{pod: pod, reason: why}
+}
+
+// leavePorts leaves a Pod alone that keeps all of its ports.
+func leavePorts(pod *corev1.Pod, left []leftPort) injection {
+	barred := slices.ContainsFunc(left, func(p leftPort) bool { return p.reason == reasonNetworkPolicy })
+	if !barred {
+		return leave(pod, reasonNoPorts)
+	}
+	annotate(pod, api.AnnotationPortsNotTaken, formatLeft(left)) // it has the numbers that would have to be admitted
+	return leave(pod, reasonNetworkPolicy)
 }
 
 // annotate sets an annotation, or removes it if the value is empty.

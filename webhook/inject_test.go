@@ -86,6 +86,8 @@ func (s *surroundings) add(object unstructured.Unstructured) error {
 		return runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, s.namespace)
 	case "Service":
 		return addTo(&s.services, object)
+	case "NetworkPolicy":
+		return addTo(&s.policies, object)
 	default:
 		return fmt.Errorf("there is no place for a %q", kind)
 	}

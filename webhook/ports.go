@@ -31,11 +31,12 @@ type rename struct {
 //
 // A named port is taken over under its name, which Services resolve Pod by Pod. A port without a name, and one that
 // a Service addresses by number, is taken over under [api.PortName], to which [planService] can lead that Service. A
-// port can be both, and is then served twice.
-func planPorts(pod *corev1.Pod, services []corev1.Service) portPlan {
+// port can be both, and is then served twice. A port whose clients NetworkPolicies would keep from the proxy stays with
+// the app.
+func planPorts(pod *corev1.Pod, around surroundings) portPlan {
 	p := portPlanner{
 		pod:      pod,
-		demand:   demandOn(pod, services),
+		demand:   demandOn(pod, around.services),
 		sidecars: nativeSidecarPorts(pod),
 		reserved: reservedNames(pod),
 		seen:     map[string]bool{},
@@ -51,6 +52,7 @@ func planPorts(pod *corev1.Pod, services []corev1.Service) portPlan {
 		p.demanded(number)
 	}
 	p.assignListeners()
+	p.leaveBarred(parsePolicies(around.policies))
 	return p.plan
 }
 
@@ -196,6 +198,20 @@ func (p *portPlanner) assignListeners() {
 	}
 }
 
+// leaveBarred leaves to the app what NetworkPolicies do not let the proxy serve. The numbers of the other ports stay as
+// they are, so that the number to admit is the one that a Pod gets once it is admitted.
+func (p *portPlanner) leaveBarred(policies []networkPolicy) {
+	for _, barred := range barredPorts(p.pod, p.plan.taken, policies) {
+		p.plan.taken = slices.DeleteFunc(p.plan.taken, func(t api.TakenPort) bool { return t == barred.TakenPort })
+		p.plan.renames = slices.DeleteFunc(p.plan.renames, func(r rename) bool {
+			return p.pod.Spec.Containers[r.container].Ports[r.port].Name == barred.Name
+		})
+		p.plan.left = append(p.plan.left, leftPort{
+			number: int32(barred.App), protocol: corev1.ProtocolTCP, reason: reasonNetworkPolicy, admit: barred.Listen,
+		})
+	}
+}
+
 // freeName is "app-8080", or "app-8080-2" and so on: within the 15 characters of a port name.
 func freeName(number int32, used map[string]bool) string {
 	name := fmt.Sprintf("app-%d", number)
@@ -296,8 +312,12 @@ func reservedNames(pod *corev1.Pod) map[string]bool {
 }
 
 func allPorts(pod *corev1.Pod) []corev1.ContainerPort {
+	return declaredPorts(slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers))
+}
+
+func declaredPorts(containers []corev1.Container) []corev1.ContainerPort {
 	var ports []corev1.ContainerPort
-	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+	for _, c := range containers {
 		ports = append(ports, c.Ports...)
 	}
 	return ports

@@ -28,6 +28,7 @@ const (
 	reasonNoAccount       reason = "no-service-account"
 	reasonClientAddress   reason = "bad-client-address"
 	reasonCannotStart     reason = "proxy-cannot-start" // [suspension]
+	reasonNetworkPolicy   reason = "network-policy"     // also of a single port
 	reasonInjectedAlready reason = "injected-already"   // never annotated: the Pod has its proxy
 	reasonDissolved       reason = "being-removed"      // never annotated: nothing of ours is to be left
 )
@@ -79,6 +80,10 @@ var explanations = map[reason]explanation{
 		fmt.Sprintf("its annotation %s has a value that means nothing", api.AnnotationClientAddress),
 		fmt.Sprintf("Set it to %q or %q, or remove it", api.ClientForwarded, api.ClientProxyProtocol),
 	},
+	reasonNetworkPolicy: {
+		fmt.Sprintf("NetworkPolicies do not admit the clients of its ports to the proxy's, which annotation %s has after each port", api.AnnotationPortsNotTaken),
+		"Admit those numbers in each ingress rule that admits the port, and restart the workload",
+	},
 	reasonNameTaken: {
 		fmt.Sprintf("it has a container or a volume named %q of its own", api.ContainerProxy),
 		"Rename it",
@@ -90,13 +95,19 @@ type leftPort struct {
 	number   int32
 	protocol corev1.Protocol
 	reason   reason
+	admit    uint16 // for reasonNetworkPolicy, the number under which the proxy would have served it
 }
 
-// formatLeft renders ports as [api.AnnotationPortsNotTaken] has them.
+// formatLeft renders ports as [api.AnnotationPortsNotTaken] has them:
+//
+//	9100/TCP:host-port,8080/TCP:network-policy:15401
 func formatLeft(ports []leftPort) string {
 	parts := make([]string, len(ports))
 	for i, p := range ports {
 		parts[i] = fmt.Sprintf("%d/%s:%s", p.number, p.protocol, p.reason)
+		if p.admit != 0 {
+			parts[i] += fmt.Sprintf(":%d", p.admit)
+		}
 	}
 	return strings.Join(parts, ",")
 }

@@ -12,6 +12,7 @@ import (
 
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -55,6 +56,7 @@ func (r *serviceReconciler) setup(mgr ctrl.Manager) error {
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(namespaceOf)).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.memberOf),
 			builder.WithPredicates(predicate.Funcs{UpdateFunc: podChanged})).
+		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(r.memberOf)).
 		Complete(r)
 }
 
@@ -84,7 +86,7 @@ func (r *serviceReconciler) Reconcile(ctx context.Context, req reconcile.Request
 		}
 	}
 	suspension := suspensionOf(&namespace, pods.Items, r.now())
-	wait, err := r.switchServices(ctx, around.services, suspension.covering(pods.Items))
+	wait, err := r.switchServices(ctx, around.services, admitted(suspension.covering(pods.Items), around.policies))
 	if !member {
 		r.journal.forget(req.Name)
 		return reconcile.Result{RequeueAfter: wait}, err

@@ -1,7 +1,10 @@
 package webhook
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/detour-dev/detour/api"
@@ -21,7 +24,8 @@ func stripPod(object any) (any, error) {
 	}
 	kept.CreationTimestamp = pod.CreationTimestamp
 	if proxy := proxyOf(pod); proxy != nil {
-		kept.Spec.InitContainers = []corev1.Container{{Name: proxy.Name, Ports: proxy.Ports}}
+		kept.Spec.InitContainers = []corev1.Container{{Name: proxy.Name, Ports: proxy.Ports, Env: stripEnv(proxy.Env)}}
+		kept.Spec.Containers = []corev1.Container{{Ports: declaredPorts(pod.Spec.Containers)}} // one is smaller than several
 	}
 	for _, s := range pod.Status.InitContainerStatuses {
 		if isProxyStatus(s) {
@@ -29,6 +33,14 @@ func stripPod(object any) (any, error) {
 		}
 	}
 	return kept, nil
+}
+
+func stripEnv(env []corev1.EnvVar) []corev1.EnvVar {
+	i := slices.IndexFunc(env, func(e corev1.EnvVar) bool { return e.Name == api.EnvPorts })
+	if i < 0 {
+		return nil
+	}
+	return []corev1.EnvVar{env[i]}
 }
 
 func stripStatus(s corev1.ContainerStatus) corev1.ContainerStatus {
@@ -55,6 +67,14 @@ func stripService(object any) (any, error) {
 			Ports:     service.Spec.Ports,
 		},
 	}, nil
+}
+
+func stripPolicy(object any) (any, error) {
+	policy, ok := object.(*networkingv1.NetworkPolicy)
+	if !ok {
+		return object, nil
+	}
+	return &networkingv1.NetworkPolicy{TypeMeta: policy.TypeMeta, ObjectMeta: stripMeta(policy.ObjectMeta), Spec: policy.Spec}, nil
 }
 
 func stripMeta(meta metav1.ObjectMeta) metav1.ObjectMeta {

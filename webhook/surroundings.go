@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -12,15 +13,17 @@ import (
 type surroundings struct {
 	namespace *corev1.Namespace // nil if it is not known to take part
 	services  []corev1.Service
+	policies  []networkingv1.NetworkPolicy
 }
 
 // survey reads the surroundings of the Pods of a namespace from the cache. They are not to be changed.
 func survey(ctx context.Context, cache client.Reader, namespace string) (surroundings, error) {
 	var services corev1.ServiceList
-	for _, list := range []client.ObjectList{&services} {
+	var policies networkingv1.NetworkPolicyList
+	for _, list := range []client.ObjectList{&services, &policies} {
 		if err := cache.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
 			return surroundings{}, fmt.Errorf("listing %T of namespace %s: %w", list, namespace, err)
 		}
 	}
-	return surroundings{services: services.Items}, nil
+	return surroundings{services: services.Items, policies: policies.Items}, nil
 }

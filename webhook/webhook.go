@@ -39,6 +39,7 @@ import (
 	"github.com/go-logr/logr"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
@@ -170,9 +171,10 @@ func cacheOptions() cache.Options {
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Pod{}:       {Transform: stripPod},
-			&corev1.Service{}:   {Transform: stripService},
-			&corev1.ConfigMap{}: {Field: fields.OneTermEqualSelector("metadata.name", api.ConfigMapCA)},
+			&corev1.Pod{}:                 {Transform: stripPod},
+			&corev1.Service{}:             {Transform: stripService},
+			&networkingv1.NetworkPolicy{}: {Transform: stripPolicy},
+			&corev1.ConfigMap{}:           {Field: fields.OneTermEqualSelector("metadata.name", api.ConfigMapCA)},
 		},
 	}
 }
@@ -227,7 +229,7 @@ func serverNames(namespace string) map[string][]string {
 // checks makes a replica ready when it can answer admission: it has a certificate and has read the cluster.
 func checks(ctx context.Context, mgr manager.Manager) error {
 	var informers []cache.Informer
-	for _, object := range []client.Object{&corev1.Namespace{}, &corev1.Service{}, &corev1.Pod{}} {
+	for _, object := range []client.Object{&corev1.Namespace{}, &corev1.Service{}, &corev1.Pod{}, &networkingv1.NetworkPolicy{}} {
 		informer, err := mgr.GetCache().GetInformer(ctx, object, cache.BlockUntilSynced(false))
 		if err != nil {
 			return fmt.Errorf("watching: %w", err)

@@ -75,8 +75,8 @@ func TestStrippedObjectsDecideAlike(t *testing.T) {
 		pods, around := []corev1.Pod{*c.pod}, c.around.stripped(t)
 		slim := strippedAll(t, pods, stripPod)
 		for i := range around.services {
-			want := planService(&c.around.services[i], pods)
-			got := planService(&around.services[i], slim)
+			want := planService(&c.around.services[i], admitted(pods, c.around.policies))
+			got := planService(&around.services[i], admitted(slim, around.policies))
 			if !asPlanned(got, want) {
 				t.Errorf("%s: service %s is planned differently", c.name, got.Name)
 			}
@@ -97,6 +97,7 @@ func (s surroundings) stripped(t *testing.T) surroundings {
 	return surroundings{
 		namespace: s.namespace,
 		services:  strippedAll(t, s.services, stripService),
+		policies:  strippedAll(t, s.policies, stripPolicy),
 	}
 }
 
