@@ -30,6 +30,15 @@ func (m members) find(ctx context.Context, name string) *corev1.Namespace {
 	return &namespace
 }
 
+// home returns Detour's own namespace, or nil if it is not known (yet).
+func (m members) home(ctx context.Context) *corev1.Namespace {
+	var namespace corev1.Namespace
+	if err := m.cache.Get(ctx, client.ObjectKey{Name: m.own}, &namespace); err != nil {
+		return nil
+	}
+	return &namespace
+}
+
 func (m members) includes(ctx context.Context, namespace *corev1.Namespace) bool {
 	return namespace.Labels[api.LabelInject] == api.InjectEnabled &&
 		namespace.Name != m.own && namespace.Name != metav1.NamespaceSystem && !m.dissolved(ctx)
@@ -39,6 +48,6 @@ func (m members) includes(ctx context.Context, namespace *corev1.Namespace) bool
 // labels say: what the package has done must be undone before the namespace's Pods, and this one with them, are deleted.
 // The namespace controller begins with that after five seconds (namespaceDeletionGracePeriod).
 func (m members) dissolved(ctx context.Context) bool {
-	var own corev1.Namespace
-	return m.cache.Get(ctx, client.ObjectKey{Name: m.own}, &own) == nil && own.DeletionTimestamp != nil
+	own := m.home(ctx)
+	return own != nil && own.DeletionTimestamp != nil
 }

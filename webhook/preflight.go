@@ -9,7 +9,9 @@ import (
 
 // Reasons of Events about what hurts, or would, although Pods have a proxy.
 const (
-	eventBarred = "NetworkPolicyBarsProxy"
+	eventBarred         = "NetworkPolicyBarsProxy"
+	eventRouterBarred   = "NetworkPolicyBarsRouter"
+	eventPreviewsBarred = "NetworkPolicyBarsPreviews"
 )
 
 // findings says what of a namespace's objects gets in the way of proxies.
@@ -21,7 +23,7 @@ func findings(around surroundings, pods []corev1.Pod) []notice {
 			notices = append(notices, barredNotice(&pods[i], barred))
 		}
 	}
-	return notices
+	return append(notices, egressNotices(around, pods, policies)...)
 }
 
 func barredNotice(pod *corev1.Pod, barred []barredPort) notice {

@@ -77,7 +77,7 @@ func (r *serviceReconciler) Reconcile(ctx context.Context, req reconcile.Request
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	around.namespace = &namespace
+	around.namespace, around.home = &namespace, r.members.home(ctx)
 	var pods corev1.PodList
 	member := r.members.includes(ctx, &namespace)
 	if member { // without Pods, every plan leads back

@@ -12,6 +12,7 @@ import (
 // surroundings is what a Pod's namespace has to say on whether and how the Pod gets a proxy.
 type surroundings struct {
 	namespace *corev1.Namespace // nil if it is not known to take part
+	home      *corev1.Namespace // Detour's own; nil if it is not known
 	services  []corev1.Service
 	policies  []networkingv1.NetworkPolicy
 }

@@ -41,6 +41,18 @@ func TestNetworkPolicy(t *testing.T) {
 	waitForPorts(t, next, "http:15401:8080,detour-8080:15402:8080", "")
 }
 
+// TestEgressPolicy keeps a proxy from everything.
+func TestEgressPolicy(t *testing.T) {
+	newNamespace(t, "egress")
+	create(t, newPod("egress", "web", map[string]string{"app": "web"}, 8080))
+	policy := newPolicy("egress", "web")
+	policy.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
+	policy.Spec.Ingress = nil
+	create(t, policy)
+	waitForEvent(t, policy, "NetworkPolicyBarsRouter")
+	waitForEvent(t, policy, "NetworkPolicyBarsPreviews")
+}
+
 // waitForPorts waits until a next Pod would have a proxy with these ports, and these annotated as left.
 func waitForPorts(t *testing.T, next func() *corev1.Pod, ports, left string) {
 	t.Helper()
