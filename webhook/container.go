@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -101,6 +102,11 @@ func proxyResources(pod *corev1.Pod) corev1.ResourceRequirements {
 		}
 		return corev1.ResourceRequirements{Requests: all, Limits: all}
 	}
+	return ordinaryResources()
+}
+
+// ordinaryResources are those of most proxies.
+func ordinaryResources() corev1.ResourceRequirements {
 	return corev1.ResourceRequirements{
 		Requests: corev1.ResourceList{
 			corev1.ResourceCPU:    resource.MustParse("10m"),
@@ -125,6 +131,13 @@ func isGuaranteed(pod *corev1.Pod) bool {
 func limitsAll(r corev1.ResourceRequirements, name corev1.ResourceName) bool {
 	limit := r.Limits[name]
 	return limit.Sign() > 0 && limit.Cmp(r.Requests[name]) == 0
+}
+
+// proxyAsks says in words what [ordinaryResources] has.
+func proxyAsks() string {
+	r := ordinaryResources()
+	return fmt.Sprintf("it requests %s of CPU and %s of memory, and has a limit of %s of memory and none of CPU",
+		r.Requests.Cpu(), r.Requests.Memory(), r.Limits.Memory())
 }
 
 // timing is in seconds.

@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -110,25 +109,19 @@ func matches(selector *metav1.LabelSelector, set labels.Set) bool {
 }
 
 func routerNotice(policies []networkPolicy, home string) notice {
-	return policyNotice(&policies[0], eventRouterBarred,
+	return warning(policyReference(policies[0]), eventRouterBarred,
 		"NetworkPolicies (%.300s) keep proxies from the router, so they answer requests with a key 503: no rule admits the way to TCP port %d of Pods %s=%s in namespace %s. "+
 			"Add an egress rule with to: [{namespaceSelector: {matchLabels: {%s: %s}}}] and ports: [{port: %d}], and one for DNS if there is none",
 		policyNames(policies), routerPort, routerLabel, routerName, home, corev1.LabelMetadataName, home, routerPort)
 }
 
 func previewsNotice(policies []networkPolicy) notice {
-	return policyNotice(&policies[0], eventPreviewsBarred,
+	return warning(policyReference(policies[0]), eventPreviewsBarred,
 		"NetworkPolicies (%.300s) keep proxies from every preview, whose requests they answer 503: no rule admits the way to a TCP port of a Pod of this namespace. "+
 			"Add an egress rule with to: [{podSelector: {}}], or with the labels and ports of the previews' Pods",
 		policyNames(policies))
 }
 
-func policyNotice(policy *networkPolicy, reason, format string, args ...any) notice {
-	return notice{
-		object: corev1.ObjectReference{
-			APIVersion: networkingv1.SchemeGroupVersion.String(), Kind: "NetworkPolicy",
-			Namespace: policy.Namespace, Name: policy.Name, UID: policy.UID,
-		},
-		kind: corev1.EventTypeWarning, reason: reason, message: fmt.Sprintf(format, args...),
-	}
+func policyReference(policy networkPolicy) corev1.ObjectReference {
+	return referenceTo(networkingv1.SchemeGroupVersion.String(), "NetworkPolicy", policy)
 }

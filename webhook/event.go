@@ -125,7 +125,7 @@ func faultyObject(pod *corev1.Pod) corev1.ObjectReference {
 }
 
 func podReference(pod *corev1.Pod) corev1.ObjectReference {
-	return corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}
+	return referenceTo("v1", "Pod", pod)
 }
 
 // namespaceNotice is about a namespace. The reference names the namespace as its own, so that the Event is found there

@@ -78,7 +78,7 @@ func TestReasonsAreExplained(t *testing.T) {
 	silent := []reason{reasonPreview, reasonOptedOut, reasonTooOld, reasonCannotStart, reasonInjectedAlready}
 	for _, r := range []reason{
 		reasonHostNetwork, reasonWindows, reasonStatic, reasonJob, reasonPreview, reasonOptedOut, reasonMesh, reasonNoPorts,
-		reasonTooOld, reasonNameTaken, reasonNoAccount, reasonNetworkPolicy, reasonCannotStart, reasonInjectedAlready,
+		reasonTooOld, reasonNameTaken, reasonNoAccount, reasonNetworkPolicy, reasonLimitRange, reasonQuota, reasonCannotStart, reasonInjectedAlready,
 	} {
 		if _, explained := r.explain(); explained == slices.Contains(silent, r) {
 			t.Errorf("%s: explained %v", r, explained)

@@ -28,7 +28,7 @@ type injection struct {
 //
 // It is idempotent: a Pod that has a proxy comes back as it is, and so does one that was left alone before.
 func inject(pod *corev1.Pod, around surroundings, with sidecar) injection {
-	pod = pod.DeepCopy()
+	before, pod := pod, pod.DeepCopy()
 	if why := reasonAgainst(pod, around.namespace); why != "" {
 		return leave(pod, why)
 	}
@@ -41,6 +41,9 @@ func inject(pod *corev1.Pod, around surroundings, with sidecar) injection {
 	// element at the end of the list, and shifts none whose fields we may not know.
 	pod.Spec.InitContainers = append(pod.Spec.InitContainers, proxyContainer(pod, plan, with))
 	pod.Spec.Volumes = append(pod.Spec.Volumes, proxyVolume())
+	if why := rejectedWithProxy(before, pod, around); why != "" {
+		return leave(before.DeepCopy(), why)
+	}
 	annotate(pod, api.AnnotationNotInjected, "")
 	annotate(pod, api.AnnotationPortsNotTaken, formatLeft(plan.left))
 	return injection{pod: pod, left: plan.left}

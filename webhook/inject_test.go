@@ -88,6 +88,10 @@ func (s *surroundings) add(object unstructured.Unstructured) error {
 		return addTo(&s.services, object)
 	case "NetworkPolicy":
 		return addTo(&s.policies, object)
+	case "LimitRange":
+		return addTo(&s.ranges, object)
+	case "ResourceQuota":
+		return addTo(&s.quotas, object)
 	default:
 		return fmt.Errorf("there is no place for a %q", kind)
 	}

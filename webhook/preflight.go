@@ -2,9 +2,13 @@ package webhook
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/detour-dev/detour/api"
 )
 
 // Reasons of Events about what hurts, or would, although Pods have a proxy.
@@ -12,6 +16,9 @@ const (
 	eventBarred         = "NetworkPolicyBarsProxy"
 	eventRouterBarred   = "NetworkPolicyBarsRouter"
 	eventPreviewsBarred = "NetworkPolicyBarsPreviews"
+	eventOutOfRange     = "LimitRangeRejectsProxy"
+	eventOverQuota      = "QuotaRejectsProxy"
+	eventNoRoom         = "QuotaLeavesNoRoom"
 )
 
 // findings says what of a namespace's objects gets in the way of proxies.
@@ -23,7 +30,16 @@ func findings(around surroundings, pods []corev1.Pod) []notice {
 			notices = append(notices, barredNotice(&pods[i], barred))
 		}
 	}
-	return append(notices, egressNotices(around, pods, policies)...)
+	return slices.Concat(notices, egressNotices(around, pods, policies), limitNotices(around, pods))
+}
+
+// warning is about an object of the namespace.
+func warning(object corev1.ObjectReference, reason, format string, args ...any) notice {
+	return notice{object: object, kind: corev1.EventTypeWarning, reason: reason, message: fmt.Sprintf(format, args...)}
+}
+
+func referenceTo(version, kind string, object metav1.Object) corev1.ObjectReference {
+	return corev1.ObjectReference{APIVersion: version, Kind: kind, Namespace: object.GetNamespace(), Name: object.GetName(), UID: object.GetUID()}
 }
 
 func barredNotice(pod *corev1.Pod, barred []barredPort) notice {
@@ -31,11 +47,82 @@ func barredNotice(pod *corev1.Pod, barred []barredPort) notice {
 	for _, b := range barred {
 		ports = append(ports, fmt.Sprintf("%d and %d, where its proxy serves it as %s (%.100s)", b.App, b.Listen, b.Name, strings.Join(b.policies, ", ")))
 	}
-	return notice{
-		object: podReference(pod), kind: corev1.EventTypeWarning, reason: eventBarred,
-		message: fmt.Sprintf("NetworkPolicies do not admit the same clients to these ports of Pod %s: %.500s. "+
-			"Services that address the port by number lead past the proxy; by its name they lead clients to it who are kept out. "+
-			"Admit the second number in each ingress rule that admits the first, and in no other, or restart the Pod: it then keeps the port",
-			pod.Name, strings.Join(ports, "; ")),
+	return warning(podReference(pod), eventBarred, "NetworkPolicies do not admit the same clients to these ports of Pod %s: %.500s. "+
+		"Services that address the port by number lead past the proxy; by its name they lead clients to it who are kept out. "+
+		"Admit the second number in each ingress rule that admits the first, and in no other, or restart the Pod: it then keeps the port",
+		pod.Name, strings.Join(ports, "; "))
+}
+
+// limitNotices tells of LimitRanges and ResourceQuotas that stand against any proxy.
+func limitNotices(around surroundings, pods []corev1.Pod) []notice {
+	open, bare := 0, 0 // Pods that could have a proxy, and those of them that will have one
+	for i := range pods {
+		if !ended(&pods[i]) && reasonInMetadata(&pods[i]) == "" {
+			open++
+			if withoutReason(&pods[i]) {
+				bare++
+			}
+		}
 	}
+	if open == 0 {
+		return nil
+	}
+	proxy := &corev1.Pod{Spec: corev1.PodSpec{InitContainers: []corev1.Container{{Name: api.ContainerProxy, Resources: ordinaryResources()}}}}
+	proxy = withDefaults(proxy, around.ranges)
+	var notices []notice
+	for i := range around.ranges {
+		notices = append(notices, rangeNotices(&around.ranges[i], proxy)...)
+	}
+	for i := range around.quotas {
+		notices = append(notices, quotaNotices(&around.quotas[i], proxy, bare)...)
+	}
+	return notices
+}
+
+// rangeNotices is about a Pod of nothing but a proxy, so it leaves out what the LimitRange has on whole Pods.
+func rangeNotices(limits *corev1.LimitRange, proxy *corev1.Pod) []notice {
+	for _, item := range limits.Spec.Limits {
+		if item.Type != corev1.LimitTypeContainer {
+			continue
+		}
+		if why := outOf(item, proxyOf(proxy).Resources); why != "" {
+			return []notice{warning(referenceTo("v1", "LimitRange", limits), eventOutOfRange,
+				"LimitRange %s admits no proxy but that of a Guaranteed Pod, so others get none: %s, and %s. Have it admit that, and restart the workloads", limits.Name, why, proxyAsks())}
+		}
+	}
+	return nil
+}
+
+func quotaNotices(quota *corev1.ResourceQuota, proxy *corev1.Pod, bare int) []notice {
+	object := referenceTo("v1", "ResourceQuota", quota)
+	if why := overQuota(proxy, quota); why != "" {
+		return []notice{warning(object, eventOverQuota,
+			"ResourceQuota %s admits no proxy but that of a Guaranteed Pod, so others get none: %s, and %s. Have it admit that, or have a LimitRange give containers a default, and restart the workloads",
+			quota.Name, why, proxyAsks())}
+	}
+	if why := noRoom(quota, proxy, bare); why != "" {
+		return []notice{warning(object, eventNoRoom,
+			"ResourceQuota %s leaves no room for the proxies of %d Pods that have none yet: %s. Raise it before they are restarted, or the API server refuses some of their successors",
+			quota.Name, bare, why)}
+	}
+	return nil
+}
+
+// noRoom says which resource a quota lacks for some more proxies, or nothing.
+func noRoom(quota *corev1.ResourceQuota, proxy *corev1.Pod, more int) string {
+	if isScoped(quota) {
+		return ""
+	}
+	each := counted(proxyOf(proxy).Resources)
+	for _, name := range countedResources {
+		hard, limited := quota.Status.Hard[name]
+		used, take := quota.Status.Used[name], each[name]
+		need := take.DeepCopy()
+		need.Mul(int64(more))
+		need.Add(used)
+		if limited && more > 0 && need.Cmp(hard) > 0 {
+			return fmt.Sprintf("%s is %s at most, %s are in use, and each proxy takes %s", name, hard.String(), used.String(), take.String())
+		}
+	}
+	return ""
 }

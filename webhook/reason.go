@@ -29,8 +29,10 @@ const (
 	reasonClientAddress   reason = "bad-client-address"
 	reasonCannotStart     reason = "proxy-cannot-start" // [suspension]
 	reasonNetworkPolicy   reason = "network-policy"     // also of a single port
-	reasonInjectedAlready reason = "injected-already"   // never annotated: the Pod has its proxy
-	reasonDissolved       reason = "being-removed"      // never annotated: nothing of ours is to be left
+	reasonLimitRange      reason = "limit-range"
+	reasonQuota           reason = "quota"
+	reasonInjectedAlready reason = "injected-already" // never annotated: the Pod has its proxy
+	reasonDissolved       reason = "being-removed"    // never annotated: nothing of ours is to be left
 )
 
 // Why a port of an injected Pod is left to the app; the values in [api.AnnotationPortsNotTaken].
@@ -83,6 +85,14 @@ var explanations = map[reason]explanation{
 	reasonNetworkPolicy: {
 		fmt.Sprintf("NetworkPolicies do not admit the clients of its ports to the proxy's, which annotation %s has after each port", api.AnnotationPortsNotTaken),
 		"Admit those numbers in each ingress rule that admits the port, and restart the workload",
+	},
+	reasonLimitRange: {
+		"a LimitRange of its namespace does not admit the resources of the proxy, or of the Pod with a proxy (" + proxyAsks() + ")",
+		"See kubectl describe limitrange, have it admit them, and restart the workload",
+	},
+	reasonQuota: {
+		"a ResourceQuota of its namespace does not admit the resources of the proxy, or of the Pod with a proxy (" + proxyAsks() + ")",
+		"See kubectl describe quota, have it admit them, and restart the workload; where it limits limits.cpu, have a LimitRange give containers a default",
 	},
 	reasonNameTaken: {
 		fmt.Sprintf("it has a container or a volume named %q of its own", api.ContainerProxy),

@@ -57,6 +57,8 @@ func (r *serviceReconciler) setup(mgr ctrl.Manager) error {
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.memberOf),
 			builder.WithPredicates(predicate.Funcs{UpdateFunc: podChanged})).
 		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(r.memberOf)).
+		Watches(&corev1.LimitRange{}, handler.EnqueueRequestsFromMapFunc(r.memberOf)).
+		Watches(&corev1.ResourceQuota{}, handler.EnqueueRequestsFromMapFunc(r.memberOf)).
 		Complete(r)
 }
 

@@ -77,6 +77,22 @@ func stripPolicy(object any) (any, error) {
 	return &networkingv1.NetworkPolicy{TypeMeta: policy.TypeMeta, ObjectMeta: stripMeta(policy.ObjectMeta), Spec: policy.Spec}, nil
 }
 
+func stripLimitRange(object any) (any, error) {
+	limits, ok := object.(*corev1.LimitRange)
+	if !ok {
+		return object, nil
+	}
+	return &corev1.LimitRange{TypeMeta: limits.TypeMeta, ObjectMeta: stripMeta(limits.ObjectMeta), Spec: limits.Spec}, nil
+}
+
+func stripQuota(object any) (any, error) {
+	quota, ok := object.(*corev1.ResourceQuota)
+	if !ok {
+		return object, nil
+	}
+	return &corev1.ResourceQuota{TypeMeta: quota.TypeMeta, ObjectMeta: stripMeta(quota.ObjectMeta), Spec: quota.Spec, Status: quota.Status}, nil
+}
+
 func stripMeta(meta metav1.ObjectMeta) metav1.ObjectMeta {
 	kept := metav1.ObjectMeta{
 		Namespace:         meta.Namespace,

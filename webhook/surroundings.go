@@ -15,16 +15,20 @@ type surroundings struct {
 	home      *corev1.Namespace // Detour's own; nil if it is not known
 	services  []corev1.Service
 	policies  []networkingv1.NetworkPolicy
+	ranges    []corev1.LimitRange
+	quotas    []corev1.ResourceQuota
 }
 
 // survey reads the surroundings of the Pods of a namespace from the cache. They are not to be changed.
 func survey(ctx context.Context, cache client.Reader, namespace string) (surroundings, error) {
 	var services corev1.ServiceList
 	var policies networkingv1.NetworkPolicyList
-	for _, list := range []client.ObjectList{&services, &policies} {
+	var ranges corev1.LimitRangeList
+	var quotas corev1.ResourceQuotaList
+	for _, list := range []client.ObjectList{&services, &policies, &ranges, &quotas} {
 		if err := cache.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
 			return surroundings{}, fmt.Errorf("listing %T of namespace %s: %w", list, namespace, err)
 		}
 	}
-	return surroundings{services: services.Items, policies: policies.Items}, nil
+	return surroundings{services: services.Items, policies: policies.Items, ranges: ranges.Items, quotas: quotas.Items}, nil
 }

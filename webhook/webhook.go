@@ -174,6 +174,8 @@ func cacheOptions() cache.Options {
 			&corev1.Pod{}:                 {Transform: stripPod},
 			&corev1.Service{}:             {Transform: stripService},
 			&networkingv1.NetworkPolicy{}: {Transform: stripPolicy},
+			&corev1.LimitRange{}:          {Transform: stripLimitRange},
+			&corev1.ResourceQuota{}:       {Transform: stripQuota},
 			&corev1.ConfigMap{}:           {Field: fields.OneTermEqualSelector("metadata.name", api.ConfigMapCA)},
 		},
 	}
@@ -229,7 +231,9 @@ func serverNames(namespace string) map[string][]string {
 // checks makes a replica ready when it can answer admission: it has a certificate and has read the cluster.
 func checks(ctx context.Context, mgr manager.Manager) error {
 	var informers []cache.Informer
-	for _, object := range []client.Object{&corev1.Namespace{}, &corev1.Service{}, &corev1.Pod{}, &networkingv1.NetworkPolicy{}} {
+	for _, object := range []client.Object{
+		&corev1.Namespace{}, &corev1.Service{}, &corev1.Pod{}, &networkingv1.NetworkPolicy{}, &corev1.LimitRange{}, &corev1.ResourceQuota{},
+	} {
 		informer, err := mgr.GetCache().GetInformer(ctx, object, cache.BlockUntilSynced(false))
 		if err != nil {
 			return fmt.Errorf("watching: %w", err)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apiversion "k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/randfill"
@@ -98,6 +99,8 @@ func (s surroundings) stripped(t *testing.T) surroundings {
 		namespace: s.namespace,
 		services:  strippedAll(t, s.services, stripService),
 		policies:  strippedAll(t, s.policies, stripPolicy),
+		ranges:    strippedAll(t, s.ranges, stripLimitRange),
+		quotas:    strippedAll(t, s.quotas, stripQuota),
 	}
 }
 
@@ -126,7 +129,14 @@ func TestRandomObjects(t *testing.T) {
 		if len(service.Spec.Selector) > 0 {
 			pod.Labels = service.Spec.Selector
 		}
-		around := surroundings{namespace: testNamespace("shop", true), services: []corev1.Service{service}}
+		around := surroundings{
+			namespace: testNamespace("shop", true), services: []corev1.Service{service},
+			policies: make([]networkingv1.NetworkPolicy, 2), ranges: make([]corev1.LimitRange, 1), quotas: make([]corev1.ResourceQuota, 1),
+		}
+		random.Fill(&around.policies[0])
+		random.Fill(&around.policies[1].Spec.Ingress)
+		random.Fill(&around.ranges[0])
+		random.Fill(&around.quotas[0])
 		once := inject(&pod, around, testSidecar)
 		if diff := cmp.Diff(once.pod, inject(once.pod, around, testSidecar).pod); diff != "" {
 			t.Fatalf("seed %d: (-once +twice)\n%s", seed, diff)

@@ -3,11 +3,13 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
@@ -51,6 +53,71 @@ func TestEgressPolicy(t *testing.T) {
 	create(t, policy)
 	waitForEvent(t, policy, "NetworkPolicyBarsRouter")
 	waitForEvent(t, policy, "NetworkPolicyBarsPreviews")
+}
+
+// TestLimits restricts a namespace so that the API server would refuse Pods for the sake of their proxies.
+func TestLimits(t *testing.T) {
+	newNamespace(t, "limits")
+	next := func() *corev1.Pod {
+		pod := newPod("limits", "web", map[string]string{"app": "web"}, 8080)
+		pod.Spec.Containers[0].Resources = corev1.ResourceRequirements{Requests: amounts("100m", "64Mi"), Limits: amounts("200m", "128Mi")}
+		return pod
+	}
+	pod := next()
+	create(t, pod)
+
+	limits := &corev1.LimitRange{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "limits", Name: "limits"},
+		Spec:       corev1.LimitRangeSpec{Limits: []corev1.LimitRangeItem{{Type: corev1.LimitTypeContainer, Max: amounts("1", "1Gi")}}},
+	}
+	create(t, limits)
+	waitForProxy(t, next, "", func(proxy *corev1.Container) bool {
+		return proxy.Resources.Limits.Cpu().String() == "1" // the LimitRange's default, which is its maximum
+	})
+	limits.Spec.Limits[0].Min = amounts("10m", "64Mi")
+	if err := kube.Update(t.Context(), limits); err != nil {
+		t.Fatal(err)
+	}
+	waitForProxy(t, next, "limit-range", nil)
+	waitForEvent(t, limits, "LimitRangeRejectsProxy")
+	if err := kube.Delete(t.Context(), limits); err != nil {
+		t.Fatal(err)
+	}
+
+	quota := &corev1.ResourceQuota{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "limits", Name: "quota"},
+		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourceLimitsCPU: resource.MustParse("10")}},
+	}
+	create(t, quota)
+	quota.Status = corev1.ResourceQuotaStatus{Hard: quota.Spec.Hard, Used: corev1.ResourceList{corev1.ResourceLimitsCPU: resource.MustParse("0")}}
+	if err := kube.Status().Update(t.Context(), quota); err != nil { // as its controller would
+		t.Fatal(err)
+	}
+	waitForProxy(t, next, "quota", nil)
+	waitForEvent(t, quota, "QuotaRejectsProxy")
+}
+
+func amounts(cpu, memory string) corev1.ResourceList {
+	return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse(memory)}
+}
+
+// waitForProxy waits until a next Pod would be accepted, without a proxy for a reason, or else with one that is as wanted.
+func waitForProxy(t *testing.T, next func() *corev1.Pod, reason string, wanted func(*corev1.Container) bool) {
+	t.Helper()
+	eventually(t, "the next Pod is as wanted (not injected: "+reason+")", func() error {
+		pod := next()
+		pod.Name += "-next"
+		if err := kube.Create(t.Context(), pod, client.DryRunAll); err != nil {
+			return err
+		}
+		if got := pod.Annotations[api.AnnotationNotInjected]; got != reason {
+			return errors.New("not injected: " + got)
+		}
+		if reason == "" && !wanted(&pod.Spec.InitContainers[0]) {
+			return fmt.Errorf("the proxy has %v", pod.Spec.InitContainers[0].Resources)
+		}
+		return nil
+	})
 }
 
 // waitForPorts waits until a next Pod would have a proxy with these ports, and these annotated as left.
