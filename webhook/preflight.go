@@ -19,6 +19,11 @@ const (
 	eventOutOfRange     = "LimitRangeRejectsProxy"
 	eventOverQuota      = "QuotaRejectsProxy"
 	eventNoRoom         = "QuotaLeavesNoRoom"
+	eventAutoscaler     = "AutoscalerCountsProxy"
+	eventHeadless       = "Headless"
+	eventAffinity       = "SessionAffinity"
+	eventNotReady       = "PublishesNotReady"
+	eventOVNKubernetes  = "OVNKubernetes"
 )
 
 // findings says what of a namespace's objects gets in the way of proxies.
@@ -30,12 +35,20 @@ func findings(around surroundings, pods []corev1.Pod) []notice {
 			notices = append(notices, barredNotice(&pods[i], barred))
 		}
 	}
-	return slices.Concat(notices, egressNotices(around, pods, policies), limitNotices(around, pods))
+	return slices.Concat(notices, egressNotices(around, pods, policies), limitNotices(around, pods),
+		autoscalerNotices(around, pods), serviceNotices(around.services), networkNotices(around.namespace, pods))
 }
 
 // warning is about an object of the namespace.
 func warning(object corev1.ObjectReference, reason, format string, args ...any) notice {
 	return notice{object: object, kind: corev1.EventTypeWarning, reason: reason, message: fmt.Sprintf(format, args...)}
+}
+
+// remark is about an object of the namespace that is in order as it is.
+func remark(object corev1.ObjectReference, reason, format string, args ...any) notice {
+	n := warning(object, reason, format, args...)
+	n.kind = corev1.EventTypeNormal
+	return n
 }
 
 func referenceTo(version, kind string, object metav1.Object) corev1.ObjectReference {
@@ -125,4 +138,49 @@ func noRoom(quota *corev1.ResourceQuota, proxy *corev1.Pod, more int) string {
 		}
 	}
 	return ""
+}
+
+// serviceNotices tells of Services that do not behave quite as before, or pass the proxies by.
+func serviceNotices(services []corev1.Service) []notice {
+	var notices []notice
+	for i := range services {
+		service := &services[i]
+		object := referenceTo("v1", "Service", service)
+		if len(service.Spec.Selector) == 0 || service.Spec.Type == corev1.ServiceTypeExternalName {
+			continue
+		}
+		if isHeadless(service) {
+			notices = append(notices, remark(object, eventHeadless,
+				"Service %s is headless (clusterIP: None): its clients address Pods themselves, and their requests reach the app without passing the proxy. "+
+					"For requests that are to be routed, add a Service with a cluster IP", service.Name))
+			continue
+		}
+		if service.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
+			notices = append(notices, remark(object, eventAffinity,
+				"Service %s has sessionAffinity: ClientIP. A client goes on reaching the same Pod, but may be given another one whenever the Service is led to proxies or back. "+
+					"Requests with a key are spread over the Pods of their preview without regard to the client", service.Name))
+		}
+		if service.Spec.PublishNotReadyAddresses {
+			notices = append(notices, remark(object, eventNotReady,
+				"Service %s has publishNotReadyAddresses: it leads to Pods before their app listens. Where it does not, a proxy accepts the connection and then closes it; the app's own port would have refused it",
+				service.Name))
+		}
+	}
+	return notices
+}
+
+// annotationOVN is written by OVN-Kubernetes on each Pod that it connects.
+const annotationOVN = "k8s.ovn.org/pod-networks"
+
+// networkNotices tells of a network on which Services do not find each Pod at its own number.
+func networkNotices(namespace *corev1.Namespace, pods []corev1.Pod) []notice {
+	onOVN := func(pod corev1.Pod) bool { return pod.Annotations[annotationOVN] != "" && wantsProxy(&pod) }
+	if !slices.ContainsFunc(pods, onOVN) {
+		return nil
+	}
+	return []notice{namespaceNotice(namespace, corev1.EventTypeWarning, eventOVNKubernetes,
+		"Pods of namespace %s are on OVN-Kubernetes, on which Detour has not been tried, and which takes the Pods of a Service to listen on one number "+
+			"(https://github.com/ovn-kubernetes/ovn-kubernetes/issues/5908). While some Pods have a proxy and others do not, a Service with a named targetPort fails at one or the other: "+
+			"have its workload replace all Pods at once (strategy: Recreate), or give the Service a numeric targetPort",
+		namespace.Name)}
 }

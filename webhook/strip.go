@@ -3,6 +3,7 @@ package webhook
 import (
 	"slices"
 
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -65,6 +66,9 @@ func stripService(object any) (any, error) {
 			ClusterIP: service.Spec.ClusterIP,
 			Selector:  service.Spec.Selector,
 			Ports:     service.Spec.Ports,
+
+			SessionAffinity:          service.Spec.SessionAffinity,
+			PublishNotReadyAddresses: service.Spec.PublishNotReadyAddresses,
 		},
 	}, nil
 }
@@ -93,6 +97,18 @@ func stripQuota(object any) (any, error) {
 	return &corev1.ResourceQuota{TypeMeta: quota.TypeMeta, ObjectMeta: stripMeta(quota.ObjectMeta), Spec: quota.Spec, Status: quota.Status}, nil
 }
 
+func stripAutoscaler(object any) (any, error) {
+	autoscaler, ok := object.(*autoscalingv2.HorizontalPodAutoscaler)
+	if !ok {
+		return object, nil
+	}
+	return &autoscalingv2.HorizontalPodAutoscaler{
+		TypeMeta:   autoscaler.TypeMeta,
+		ObjectMeta: stripMeta(autoscaler.ObjectMeta),
+		Spec:       autoscalingv2.HorizontalPodAutoscalerSpec{ScaleTargetRef: autoscaler.Spec.ScaleTargetRef, Metrics: autoscaler.Spec.Metrics},
+	}, nil
+}
+
 func stripMeta(meta metav1.ObjectMeta) metav1.ObjectMeta {
 	kept := metav1.ObjectMeta{
 		Namespace:         meta.Namespace,
@@ -104,7 +120,7 @@ func stripMeta(meta metav1.ObjectMeta) metav1.ObjectMeta {
 		OwnerReferences:   meta.OwnerReferences,
 	}
 	for _, name := range []string{
-		api.AnnotationNotInjected, api.AnnotationPortsNotTaken, api.AnnotationTargetPorts, corev1.MirrorPodAnnotationKey,
+		api.AnnotationNotInjected, api.AnnotationPortsNotTaken, api.AnnotationTargetPorts, corev1.MirrorPodAnnotationKey, annotationOVN,
 	} {
 		annotate(&kept, name, meta.Annotations[name])
 	}

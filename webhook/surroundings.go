@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -17,6 +18,8 @@ type surroundings struct {
 	policies  []networkingv1.NetworkPolicy
 	ranges    []corev1.LimitRange
 	quotas    []corev1.ResourceQuota
+
+	autoscalers []autoscalingv2.HorizontalPodAutoscaler
 }
 
 // survey reads the surroundings of the Pods of a namespace from the cache. They are not to be changed.
@@ -25,10 +28,13 @@ func survey(ctx context.Context, cache client.Reader, namespace string) (surroun
 	var policies networkingv1.NetworkPolicyList
 	var ranges corev1.LimitRangeList
 	var quotas corev1.ResourceQuotaList
-	for _, list := range []client.ObjectList{&services, &policies, &ranges, &quotas} {
+	var autoscalers autoscalingv2.HorizontalPodAutoscalerList
+	for _, list := range []client.ObjectList{&services, &policies, &ranges, &quotas, &autoscalers} {
 		if err := cache.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
 			return surroundings{}, fmt.Errorf("listing %T of namespace %s: %w", list, namespace, err)
 		}
 	}
-	return surroundings{services: services.Items, policies: policies.Items, ranges: ranges.Items, quotas: quotas.Items}, nil
+	return surroundings{
+		services: services.Items, policies: policies.Items, ranges: ranges.Items, quotas: quotas.Items, autoscalers: autoscalers.Items,
+	}, nil
 }

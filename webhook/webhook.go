@@ -38,6 +38,7 @@ import (
 
 	"github.com/go-logr/logr"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -171,12 +172,13 @@ func cacheOptions() cache.Options {
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Pod{}:                 {Transform: stripPod},
-			&corev1.Service{}:             {Transform: stripService},
-			&networkingv1.NetworkPolicy{}: {Transform: stripPolicy},
-			&corev1.LimitRange{}:          {Transform: stripLimitRange},
-			&corev1.ResourceQuota{}:       {Transform: stripQuota},
-			&corev1.ConfigMap{}:           {Field: fields.OneTermEqualSelector("metadata.name", api.ConfigMapCA)},
+			&corev1.Pod{}:                            {Transform: stripPod},
+			&corev1.Service{}:                        {Transform: stripService},
+			&networkingv1.NetworkPolicy{}:            {Transform: stripPolicy},
+			&corev1.LimitRange{}:                     {Transform: stripLimitRange},
+			&corev1.ResourceQuota{}:                  {Transform: stripQuota},
+			&autoscalingv2.HorizontalPodAutoscaler{}: {Transform: stripAutoscaler},
+			&corev1.ConfigMap{}:                      {Field: fields.OneTermEqualSelector("metadata.name", api.ConfigMapCA)},
 		},
 	}
 }
@@ -233,6 +235,7 @@ func checks(ctx context.Context, mgr manager.Manager) error {
 	var informers []cache.Informer
 	for _, object := range []client.Object{
 		&corev1.Namespace{}, &corev1.Service{}, &corev1.Pod{}, &networkingv1.NetworkPolicy{}, &corev1.LimitRange{}, &corev1.ResourceQuota{},
+		&autoscalingv2.HorizontalPodAutoscaler{},
 	} {
 		informer, err := mgr.GetCache().GetInformer(ctx, object, cache.BlockUntilSynced(false))
 		if err != nil {

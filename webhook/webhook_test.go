@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apiversion "k8s.io/apimachinery/pkg/version"
@@ -101,6 +102,8 @@ func (s surroundings) stripped(t *testing.T) surroundings {
 		policies:  strippedAll(t, s.policies, stripPolicy),
 		ranges:    strippedAll(t, s.ranges, stripLimitRange),
 		quotas:    strippedAll(t, s.quotas, stripQuota),
+
+		autoscalers: strippedAll(t, s.autoscalers, stripAutoscaler),
 	}
 }
 
@@ -132,11 +135,13 @@ func TestRandomObjects(t *testing.T) {
 		around := surroundings{
 			namespace: testNamespace("shop", true), services: []corev1.Service{service},
 			policies: make([]networkingv1.NetworkPolicy, 2), ranges: make([]corev1.LimitRange, 1), quotas: make([]corev1.ResourceQuota, 1),
+			autoscalers: make([]autoscalingv2.HorizontalPodAutoscaler, 1),
 		}
 		random.Fill(&around.policies[0])
 		random.Fill(&around.policies[1].Spec.Ingress)
 		random.Fill(&around.ranges[0])
 		random.Fill(&around.quotas[0])
+		random.Fill(&around.autoscalers[0].Spec)
 		once := inject(&pod, around, testSidecar)
 		if diff := cmp.Diff(once.pod, inject(once.pod, around, testSidecar).pod); diff != "" {
 			t.Fatalf("seed %d: (-once +twice)\n%s", seed, diff)

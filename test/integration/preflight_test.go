@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"testing"
 
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -95,6 +96,42 @@ func TestLimits(t *testing.T) {
 	}
 	waitForProxy(t, next, "quota", nil)
 	waitForEvent(t, quota, "QuotaRejectsProxy")
+}
+
+// TestRemarks makes objects that are in order, and that one should know of.
+func TestRemarks(t *testing.T) {
+	newNamespace(t, "remarks")
+	headless, sticky, early := newService("remarks", "headless", intstr.FromInt32(8080)), newService("remarks", "sticky", intstr.FromInt32(8080)), newService("remarks", "early", intstr.FromInt32(8080))
+	headless.Spec.ClusterIP = corev1.ClusterIPNone
+	sticky.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+	early.Spec.PublishNotReadyAddresses = true
+	autoscaler := &autoscalingv2.HorizontalPodAutoscaler{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "remarks", Name: "web"},
+		Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+			ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "web"},
+			MaxReplicas:    3,
+			Metrics: []autoscalingv2.MetricSpec{{Type: autoscalingv2.ResourceMetricSourceType, Resource: &autoscalingv2.ResourceMetricSource{
+				Name: corev1.ResourceCPU, Target: autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: ptr.To[int32](80)},
+			}}},
+		},
+	}
+	for _, object := range []client.Object{headless, sticky, early, autoscaler} {
+		create(t, object)
+	}
+	pod := newPod("remarks", "web-0", map[string]string{"app": "web"}, 8080)
+	pod.Annotations = map[string]string{"k8s.ovn.org/pod-networks": "{}"} // OVN-Kubernetes writes it a little later
+	pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "web", UID: "web", Controller: ptr.To(true)}}
+	create(t, pod)
+
+	waitForEvent(t, headless, "Headless")
+	waitForEvent(t, sticky, "SessionAffinity")
+	waitForEvent(t, early, "PublishesNotReady")
+	waitForEvent(t, autoscaler, "AutoscalerCountsProxy")
+	namespace := namespaceNamed("remarks")
+	if err := kube.Get(t.Context(), client.ObjectKeyFromObject(namespace), namespace); err != nil {
+		t.Fatal(err)
+	}
+	waitForEvent(t, namespace, "OVNKubernetes")
 }
 
 func amounts(cpu, memory string) corev1.ResourceList {
