@@ -88,6 +88,9 @@ const (
 	ConfigMapStatus    = "detour-status"
 	ConfigMapStatusKey = "status.json"
 
+	// ConfigMapNoticesKey is where the same ConfigMap holds the [Notices], which the webhook keeps.
+	ConfigMapNoticesKey = "notices.json"
+
 	// ConfigMapCA is the ConfigMap of an opted-in namespace that holds, under [ConfigMapCAKey], the PEM bundle
 	// that proxies check the router's certificate against. The webhook makes and keeps it.
 	ConfigMapCA    = "detour-ca"

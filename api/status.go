@@ -74,3 +74,23 @@ type Problem struct {
 	// Message names the object, the value and what to do.
 	Message string `json:"message"`
 }
+
+// Notices is what keeps Pods and Services of a namespace from being intercepted, or may surprise someone. The webhook
+// writes it into the ConfigMap [ConfigMapStatus], under [ConfigMapNoticesKey]: only the webhook sees the NetworkPolicies,
+// quotas and whatever else it comes from. Each notice is also told once as an Event on its object.
+type Notices struct {
+	Notices []Notice `json:"notices,omitempty"` // warnings first
+	// More is how many were left out, to keep the ConfigMap small.
+	More int `json:"more,omitempty"`
+}
+
+// Notice holds for as long as it is there.
+type Notice struct {
+	Object string `json:"object"` // "Pod/api-0"
+	// Warning is false for what is in order as it is.
+	Warning bool `json:"warning,omitempty"`
+	// Reason is a word in CamelCase for programs, the same as the Event's.
+	Reason string `json:"reason"`
+	// Message says what it means and what to do.
+	Message string `json:"message"`
+}

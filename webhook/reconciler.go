@@ -43,6 +43,7 @@ type serviceReconciler struct {
 	members members
 	tooOld  func() bool
 	journal *journal
+	board   *board
 	metrics *metrics
 	now     func() time.Time
 	log     *slog.Logger
@@ -66,7 +67,7 @@ func (r *serviceReconciler) setup(mgr ctrl.Manager) error {
 func (r *serviceReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	var namespace corev1.Namespace
 	if err := r.client.Get(ctx, client.ObjectKey{Name: req.Name}, &namespace); err != nil {
-		r.journal.forget(req.Name)
+		r.forget(req.Name)
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	switch {
@@ -90,12 +91,19 @@ func (r *serviceReconciler) Reconcile(ctx context.Context, req reconcile.Request
 	suspension := suspensionOf(&namespace, pods.Items, r.now())
 	wait, err := r.switchServices(ctx, around.services, admitted(suspension.covering(pods.Items), around.policies))
 	if !member {
-		r.journal.forget(req.Name)
+		r.forget(req.Name)
 		return reconcile.Result{RequeueAfter: wait}, err
 	}
 	news := noticesOf(around, pods.Items, injectionState{r.tooOld(), suspension})
 	wait = sooner(sooner(wait, suspension.ends), r.journal.tell(req.Name, news))
-	return reconcile.Result{RequeueAfter: wait}, err
+	again, postErr := r.board.post(ctx, req.Name, news)
+	return reconcile.Result{RequeueAfter: sooner(wait, again)}, errors.Join(err, postErr)
+}
+
+// forget drops what was told of a namespace.
+func (r *serviceReconciler) forget(namespace string) {
+	r.journal.forget(namespace)
+	r.board.forget(namespace)
 }
 
 // dissolve undoes what the package has done, in all namespaces: first the Services, which admission lets go back

@@ -54,7 +54,7 @@ func testReconciler(t *testing.T, c client.Client) (*serviceReconciler, *events)
 	var told events
 	return &serviceReconciler{
 		client: c, members: members{cache: c, own: "detour-system"}, tooOld: func() bool { return false },
-		journal: newJournal(&told, slog.New(slog.DiscardHandler), time.Now), metrics: testMetrics(t), now: time.Now, log: slog.New(slog.DiscardHandler),
+		journal: newJournal(&told, slog.New(slog.DiscardHandler), time.Now), board: newBoard(c, time.Now), metrics: testMetrics(t), now: time.Now, log: slog.New(slog.DiscardHandler),
 	}, &told
 }
 
@@ -130,12 +130,13 @@ func TestForwardWaitsForAdmission(t *testing.T) {
 func TestBackDoesNotWaitForAdmission(t *testing.T) {
 	service, bare := testService("api", "detour-8080", "http"), testPod("bare")
 	service.Annotations = map[string]string{api.AnnotationTargetPorts: "80:8080"}
-	c := fake.NewClientBuilder().WithReturnManagedFields().WithObjects(testNamespace("shop", true), &bare).Build()
+	status := ourConfigMap("shop", api.ConfigMapStatus)
+	c := fake.NewClientBuilder().WithReturnManagedFields().WithObjects(testNamespace("shop", true), &bare, &status).Build()
 	if err := c.Create(t.Context(), &service, client.FieldOwner("user")); err != nil {
 		t.Fatal(err)
 	}
 	r, _ := testReconciler(t, c)
-	if result := reconcileShop(t, r); result.RequeueAfter != 0 && result.RequeueAfter != settling {
+	if result := reconcileShop(t, r); result.RequeueAfter < settling {
 		t.Errorf("comes again after %v", result.RequeueAfter)
 	}
 	checkTarget(t, c, "8080", "")

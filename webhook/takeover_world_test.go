@@ -351,9 +351,10 @@ func (s *twinService) String() string {
 // reconcile runs the reconciler on one view, and the admission of its writes on another.
 func (w *world) reconcile(v, admission *view) error {
 	log := slog.New(slog.DiscardHandler)
+	server := &apiServer{view: v, world: w, admission: admission}
 	r := &serviceReconciler{
-		client: &apiServer{view: v, world: w, admission: admission}, members: members{cache: v, own: "detour-system"},
-		tooOld: func() bool { return false }, journal: w.journal, metrics: w.metrics, now: w.time, log: log,
+		client: server, members: members{cache: v, own: "detour-system"}, tooOld: func() bool { return false },
+		journal: w.journal, board: newBoard(server, w.time), metrics: w.metrics, now: w.time, log: log,
 	}
 	before := w.names()
 	_, err := r.Reconcile(context.Background(), reconcile.Request{NamespacedName: types.NamespacedName{Name: "shop"}})
@@ -398,7 +399,7 @@ func (a *apiServer) List(ctx context.Context, list client.ObjectList, options ..
 	return a.view.List(ctx, list, options...)
 }
 
-// Patch is asked of Services only, and admission sees it as it sees a user's write.
+// Patch knows Services only, and admission sees it as it sees a user's write.
 func (a *apiServer) Patch(_ context.Context, object client.Object, patch client.Patch, _ ...client.PatchOption) error {
 	i := slices.IndexFunc(a.world.services, func(s *twinService) bool { return s.name() == object.GetName() })
 	if i < 0 {

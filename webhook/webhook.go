@@ -16,6 +16,9 @@
 // its target Service selects would serve everyone, and [refusal] says so. Nothing else is ever refused: what the package
 // cannot handle is admitted as it is.
 //
+// What else in a namespace gets in the way of proxies, such as a NetworkPolicy, is told in Events and in the status
+// ([findings]).
+//
 // The end. A namespace that leaves has its Services back at once. When Detour's own namespace is being deleted, every
 // namespace has left ([members]), and the webhook configurations go before the Pods that answer.
 //
@@ -207,7 +210,7 @@ func assemble(ctx context.Context, mgr manager.Manager, config Config, metrics *
 
 	services := &serviceReconciler{
 		client: client, members: members, tooOld: apiServer.tooOld, metrics: metrics, now: time.Now, log: log,
-		journal: newJournal(mgr.GetEventRecorder("detour-webhook"), log, time.Now),
+		journal: newJournal(mgr.GetEventRecorder("detour-webhook"), log, time.Now), board: newBoard(client, time.Now),
 	}
 	namespaces := &namespaceReconciler{client: client, live: mgr.GetAPIReader(), members: members, log: log}
 	keeper := &keeper{

@@ -3,8 +3,10 @@
 package integration
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -34,6 +36,7 @@ func TestNetworkPolicy(t *testing.T) {
 	create(t, policy)
 	waitForTarget(t, service, "8080")
 	waitForEvent(t, pod, "NetworkPolicyBarsProxy")
+	waitForNotice(t, "policies", "Pod/web", "NetworkPolicyBarsProxy")
 	waitForPorts(t, next, "", "8080/TCP:network-policy:15401,8080/TCP:network-policy:15402")
 
 	policy.Spec = newPolicy("policies", "web", 8080, 15401, 15402).Spec
@@ -132,6 +135,12 @@ func TestRemarks(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitForEvent(t, namespace, "OVNKubernetes")
+	for object, reason := range map[string]string{
+		"Service/headless": "Headless", "Service/sticky": "SessionAffinity", "Service/early": "PublishesNotReady",
+		"HorizontalPodAutoscaler/web": "AutoscalerCountsProxy", "Namespace/remarks": "OVNKubernetes",
+	} {
+		waitForNotice(t, "remarks", object, reason)
+	}
 }
 
 func amounts(cpu, memory string) corev1.ResourceList {
@@ -152,6 +161,26 @@ func waitForProxy(t *testing.T, next func() *corev1.Pod, reason string, wanted f
 		}
 		if reason == "" && !wanted(&pod.Spec.InitContainers[0]) {
 			return fmt.Errorf("the proxy has %v", pod.Spec.InitContainers[0].Resources)
+		}
+		return nil
+	})
+}
+
+// waitForNotice reads the notices as their readers do.
+func waitForNotice(t *testing.T, namespace, object, reason string) {
+	t.Helper()
+	eventually(t, object+" has the notice "+reason, func() error {
+		var status corev1.ConfigMap
+		if err := kube.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: api.ConfigMapStatus}, &status); err != nil {
+			return err
+		}
+		text := status.Data[api.ConfigMapNoticesKey]
+		var notices api.Notices
+		if err := json.Unmarshal([]byte(text), &notices); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(notices.Notices, func(n api.Notice) bool { return n.Object == object && n.Reason == reason }) {
+			return errors.New(text)
 		}
 		return nil
 	})
