@@ -107,7 +107,7 @@ func podNotices(pod *corev1.Pod) []notice {
 }
 
 func portsNotTaken(pod *corev1.Pod, left string) notice {
-	message := fmt.Sprintf("Pod %s keeps these ports for the reasons given, and requests that address them so are not intercepted: %.500s", pod.Name, left)
+	message := fmt.Sprintf("Pod %s keeps these ports for the reasons given, and requests that address them so are not intercepted: %.400s", pod.Name, left)
 	if strings.Contains(left, string(reasonNetworkPolicy)) {
 		message += ". To have those of NetworkPolicies intercepted, admit the last number of each wherever the first is admitted, and nowhere else, and restart the workload"
 	}

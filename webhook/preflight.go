@@ -60,7 +60,7 @@ func barredNotice(pod *corev1.Pod, barred []barredPort) notice {
 	for _, b := range barred {
 		ports = append(ports, fmt.Sprintf("%d and %d, where its proxy serves it as %s (%.100s)", b.App, b.Listen, b.Name, strings.Join(b.policies, ", ")))
 	}
-	return warning(podReference(pod), eventBarred, "NetworkPolicies do not admit the same clients to these ports of Pod %s: %.500s. "+
+	return warning(podReference(pod), eventBarred, "NetworkPolicies do not admit the same clients to these ports of Pod %s: %.300s. "+
 		"Services that address the port by number lead past the proxy; by its name they lead clients to it who are kept out. "+
 		"Admit the second number in each ingress rule that admits the first, and in no other, or restart the Pod: it then keeps the port",
 		pod.Name, strings.Join(ports, "; "))

@@ -1,12 +1,16 @@
 package webhook
 
 import (
+	"strings"
 	"testing"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"github.com/detour-dev/detour/api"
 )
 
 func TestServiceNotices(t *testing.T) {
@@ -71,4 +75,35 @@ func TestNetworkNotices(t *testing.T) {
 	checkOneNotice(t, "OVN-Kubernetes", networkNotices(namespace, []corev1.Pod{onOVN}), "OVNKubernetes Namespace/shop: issues/5908")
 	onOVN.Labels["detour.dev/inject"] = "disabled"
 	checkOneNotice(t, "without us", networkNotices(namespace, []corev1.Pod{onOVN}), "")
+}
+
+// The API server refuses Events with longer notes (events.k8s.io), whatever the names in them.
+func TestNoticesFitIntoEvents(t *testing.T) {
+	const longest = 1024
+	long := strings.Repeat("n", 253)
+	namespace := testNamespace(long[:63], true)
+	policy := testPolicy(t, long, "policyTypes: [Ingress, Egress], ingress: [{ports: [{port: 8080}, {port: 9000}]}]")
+	pod := annotated(proxied(long, "detour-8080:15401:8080,detour-9000:15402:9000"), annotationOVN, "{}")
+	annotate(&pod, api.AnnotationPortsNotTaken, strings.Repeat("8080/TCP:network-policy:15401,", 100))
+	limits := corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Name: long}}
+	limits.Spec.Limits = []corev1.LimitRangeItem{parse[corev1.LimitRangeItem](t, "{type: Container, min: {cpu: 50m}}")}
+	quota := parse[corev1.ResourceQuota](t, "{spec: {hard: {limits.cpu: 10}}}")
+	quota.Name = long
+	around := surroundings{
+		namespace: namespace, home: testNamespace(long[:62], false), services: []corev1.Service{testService(long, "8080")},
+		policies: []networkingv1.NetworkPolicy{policy, policy}, ranges: []corev1.LimitRange{limits}, quotas: []corev1.ResourceQuota{quota},
+	}
+	pods := []corev1.Pod{pod}
+	for why := range explanations {
+		pods = append(pods, annotated(testPod(long+string(why)), api.AnnotationNotInjected, string(why)))
+	}
+	notices := noticesOf(around, pods, injectionState{})
+	for _, n := range notices {
+		if len(n.message) > longest {
+			t.Errorf("%s has %d bytes: %s", n.reason, len(n.message), n.message)
+		}
+	}
+	if want := len(explanations) + 7; len(notices) != want {
+		t.Errorf("%d notices, want %d", len(notices), want)
+	}
 }
