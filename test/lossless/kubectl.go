@@ -76,18 +76,23 @@ func (d *driver) rolledOut(ctx context.Context, deployments ...string) error {
 	return nil
 }
 
+// roll replaces the Pods of the apps. The old ones may still be ending when it returns.
+func (d *driver) roll(ctx context.Context, deployments ...string) error {
+	for _, name := range deployments {
+		if err := kubectl(ctx, "rollout", "restart", "deployment/"+name); err != nil {
+			return err
+		}
+	}
+	return d.rolledOut(ctx, deployments...)
+}
+
 // restart replaces the Pods of the apps, and returns when the old ones are gone.
 func (d *driver) restart(ctx context.Context, deployments ...string) error {
 	old, err := podsOf(ctx, deployments...)
 	if err != nil {
 		return err
 	}
-	for _, name := range deployments {
-		if err := kubectl(ctx, "rollout", "restart", "deployment/"+name); err != nil {
-			return err
-		}
-	}
-	if err := d.rolledOut(ctx, deployments...); err != nil {
+	if err := d.roll(ctx, deployments...); err != nil {
 		return err
 	}
 	return gone(ctx, old)

@@ -90,6 +90,9 @@ func (d *driver) startPreviews(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := d.switched(ctx); err != nil {
+		return err
+	}
 	return d.expectPreviews(ctx)
 }
 
@@ -102,14 +105,18 @@ func (d *driver) expectPreviews(ctx context.Context) error {
 	if err := d.routed(ctx, slices.Collect(maps.Keys(stable))...); err != nil {
 		return err
 	}
-	if err := d.rest(ctx, oldestView); err != nil {
-		return err
-	}
 	return d.sendEach(ctx, result.Strict, stable)
 }
 
-// oldestView is how long the oldest view of the endpoints that a client may have, and kube-proxy, may lead past the proxies
-// after a switch.
+// switched waits until a Service that has just been led to the proxies leads nobody past them any more.
+func (d *driver) switched(ctx context.Context) error {
+	if err := d.leads(ctx, true); err != nil {
+		return err
+	}
+	return d.rest(ctx, oldestView)
+}
+
+// oldestView is how old the endpoints may be that a client, or kube-proxy, knows.
 const oldestView = 7 * time.Second
 
 // excusePreviews has baseline Pods answer requests with keys, too, because something happens that leads past proxies.
@@ -321,10 +328,7 @@ func (d *driver) rollWithoutWebhook(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.rolledOut(ctx, "web"); err != nil {
-		return err
-	}
-	return gone(ctx, old)
+	return d.rolledOut(ctx, "web")
 }
 
 // rotateCertificates has the webhook make a new authority and a new certificate.
@@ -393,7 +397,7 @@ func (d *driver) forceUncovered(ctx context.Context) error {
 	if err := kubectl(ctx, "delete", "pod/uncovered", "--wait"); err != nil {
 		return err
 	}
-	if err := d.leads(ctx, true); err != nil {
+	if err := d.switched(ctx); err != nil {
 		return err
 	}
 	return d.expectPreviews(ctx)
@@ -453,7 +457,7 @@ func (d *driver) restoreImage(ctx context.Context) error {
 	if err := d.restart(ctx, "web", "num"); err != nil {
 		return err
 	}
-	if err := d.leads(ctx, true); err != nil {
+	if err := d.switched(ctx); err != nil {
 		return err
 	}
 	return d.expectPreviews(ctx)
@@ -469,7 +473,7 @@ func (d *driver) downgrade(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := d.restart(ctx, "num"); err != nil {
+	if err := d.roll(ctx, "num"); err != nil {
 		return err
 	}
 	return d.expectPreviews(ctx)
@@ -499,7 +503,7 @@ func (d *driver) disable(ctx context.Context) error {
 	if err := d.leads(ctx, false); err != nil {
 		return err
 	}
-	return errors.Join(d.restart(ctx, apps...), d.stopPreviews(ctx))
+	return errors.Join(d.roll(ctx, apps...), d.stopPreviews(ctx))
 }
 
 // stopPreviews returns when no request with a stable preview's key is under way any more.
@@ -545,7 +549,7 @@ func (d *driver) installAgain(ctx context.Context) error {
 	if err := d.restart(ctx, apps...); err != nil {
 		return err
 	}
-	if err := d.leads(ctx, true); err != nil {
+	if err := d.switched(ctx); err != nil {
 		return err
 	}
 	return d.expectPreviews(ctx)
