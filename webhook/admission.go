@@ -16,14 +16,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 )
 
-// admitter answers admission requests. It reads from a cache and has no effect beyond its answers and its counters,
-// so a dry run needs no special care.
+// admitter answers admission requests. It reads from a cache, and has no effect beyond its answers and its counters but for
+// Events about errors of its own, of which a dry run gets none.
 type admitter struct {
 	cache   client.Reader
 	members members
 	sidecar sidecar
 	tooOld  func() bool // the API server
 	metrics *metrics
+	events  recorder
 	now     func() time.Time
 	log     *slog.Logger
 }
@@ -34,22 +35,31 @@ type decision func(context.Context, admission.Request) (admission.Response, erro
 // handler answers as decide does. When decide fails or panics, the object is admitted as it is.
 func (a *admitter) handler(kind string, decide decision) admission.Handler {
 	return admission.HandlerFunc(func(ctx context.Context, req admission.Request) (resp admission.Response) {
-		failed := func(err error) admission.Response {
-			a.metrics.errors.WithLabelValues("admission").Inc()
-			a.log.Error("object admitted unchanged", kind, nameOf(req), "error", err)
-			return admission.Allowed("").WithWarnings("detour: admitted unchanged after an internal error, see the log of detour-webhook")
-		}
 		defer func() {
 			if p := recover(); p != nil {
-				resp = failed(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+				resp = a.giveUp(kind, req, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 			}
 		}()
 		resp, err := decide(ctx, req)
 		if err != nil {
-			return failed(err)
+			return a.giveUp(kind, req, err)
 		}
 		return resp
 	})
+}
+
+// giveUp admits an object as it is, and says so to everyone who might care. What is being admitted may not exist yet, so the
+// Event is its namespace's.
+func (a *admitter) giveUp(kind string, req admission.Request, err error) admission.Response {
+	a.metrics.errors.WithLabelValues("admission").Inc()
+	a.log.Error("object admitted unchanged", kind, nameOf(req), "error", err)
+	if req.DryRun == nil || !*req.DryRun {
+		object := &corev1.ObjectReference{APIVersion: "v1", Kind: "Namespace", Namespace: req.Namespace, Name: req.Namespace}
+		a.events.Eventf(object, nil, corev1.EventTypeWarning, eventAdmissionFailed, "Admit",
+			"%s %s was admitted as it is, because Detour came upon an error of its own: %.300s. See kubectl logs -n %s deployment/detour-webhook",
+			req.Kind.Kind, nameOf(req), err.Error(), a.members.own)
+	}
+	return admission.Allowed("").WithWarnings("detour: admitted unchanged after an internal error, see the log of detour-webhook")
 }
 
 // mutation returns the object of a request before and after. Both are of the same type.

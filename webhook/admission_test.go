@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -56,7 +57,7 @@ func count(t *testing.T, counter prometheus.Counter) float64 {
 func testAdmitter(t *testing.T, cache client.Reader) *admitter {
 	return &admitter{
 		cache: cache, members: members{cache: cache, own: "detour-system"}, sidecar: testSidecar,
-		tooOld: func() bool { return false }, metrics: testMetrics(t), now: time.Now, log: slog.New(slog.DiscardHandler),
+		tooOld: func() bool { return false }, metrics: testMetrics(t), events: &events{}, now: time.Now, log: slog.New(slog.DiscardHandler),
 	}
 }
 
@@ -204,12 +205,20 @@ func TestEveryFailureAdmitsUnchanged(t *testing.T) {
 		"cannot be encoded": {changed(func(context.Context, admission.Request) (any, any, error) { return func() {}, nil, nil }), "{}"},
 	} {
 		before := count(t, a.metrics.errors.WithLabelValues("admission"))
-		resp := a.handler("object", c.decide).Handle(t.Context(), request("shop", c.object))
+		told := &events{}
+		a.events = told
+		req := request("shop", c.object)
+		resp := a.handler("object", c.decide).Handle(t.Context(), req)
 		if !resp.Allowed || len(resp.Patches) > 0 {
 			t.Errorf("%s: allowed %v with patches %v, want it admitted unchanged", name, resp.Allowed, resp.Patches)
 		}
 		if count(t, a.metrics.errors.WithLabelValues("admission")) != before+1 {
 			t.Errorf("%s: not counted", name)
+		}
+		req.DryRun = ptr.To(true)
+		a.handler("object", c.decide).Handle(t.Context(), req)
+		if diff := cmp.Diff(&events{"AdmissionFailed Namespace/shop"}, told); diff != "" {
+			t.Errorf("%s: told of once for real and once in a dry run (-want +got)\n%s", name, diff)
 		}
 	}
 }

@@ -22,6 +22,8 @@ const (
 	eventNoServices    = "NoServices"
 	eventTooOld        = "APIServerTooOld"
 	eventSuspended     = "InjectionSuspended"
+
+	eventAdmissionFailed = "AdmissionFailed"
 )
 
 // settling is how long a state of a whole namespace must last before it is told: while a namespace is being filled,

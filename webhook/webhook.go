@@ -199,8 +199,9 @@ func assemble(ctx context.Context, mgr manager.Manager, config Config, metrics *
 		return err
 	}
 	members := members{cache: client, own: config.Namespace}
+	events := mgr.GetEventRecorder("detour-webhook")
 	admitter := &admitter{
-		cache: client, members: members, tooOld: apiServer.tooOld, metrics: metrics, now: time.Now, log: log,
+		cache: client, members: members, tooOld: apiServer.tooOld, metrics: metrics, events: events, now: time.Now, log: log,
 		sidecar: sidecar{image: config.Image, router: config.Router},
 	}
 	handlers := mgr.GetWebhookServer()
@@ -210,7 +211,7 @@ func assemble(ctx context.Context, mgr manager.Manager, config Config, metrics *
 
 	services := &serviceReconciler{
 		client: client, members: members, tooOld: apiServer.tooOld, metrics: metrics, now: time.Now, log: log,
-		journal: newJournal(mgr.GetEventRecorder("detour-webhook"), log, time.Now), board: newBoard(client, time.Now),
+		journal: newJournal(events, log, time.Now), board: newBoard(client, time.Now),
 	}
 	namespaces := &namespaceReconciler{client: client, live: mgr.GetAPIReader(), members: members, log: log}
 	keeper := &keeper{
