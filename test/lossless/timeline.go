@@ -371,7 +371,7 @@ func (d *driver) applyAgain(ctx context.Context) error {
 			return fmt.Errorf("after kubectl %s: %w", command, err)
 		}
 	}
-	if err := edit(ctx, "service/num", "detour-8080", "8080"); err != nil && !d.control {
+	if err := edit(ctx, "service/num", "detour-8080", "8080"); err != nil {
 		return err
 	}
 	return d.leads(ctx, true)

@@ -25,10 +25,8 @@ type clients struct {
 	recorder *recorder
 	phase    atomic.Pointer[string]
 
-	ctx     context.Context // ends all of them; the clients of a key are started by orders, long after the others
-	running sync.WaitGroup
-	mu      sync.Mutex
-	keyed   map[string]*keyedClients
+	mu    sync.Mutex
+	keyed map[string]*keyedClients
 }
 
 // keyedClients are those that send one key.
@@ -38,40 +36,53 @@ type keyedClients struct {
 }
 
 func runClients(ctx context.Context) error {
-	rate, err := strconv.ParseFloat(os.Getenv("RATE"), 64)
-	if err != nil || rate <= 0 {
-		return fmt.Errorf("RATE=%q: want the requests a second of one client", os.Getenv("RATE"))
-	}
-	way := os.Getenv("WAY")
-	find, err := newFinder(ctx, way)
+	c, err := newClients(ctx)
 	if err != nil {
 		return err
 	}
-	c := &clients{
-		way: way, find: find, interval: time.Duration(float64(time.Second) / rate), recorder: newRecorder(),
-		ctx: ctx, keyed: map[string]*keyedClients{},
+	var running sync.WaitGroup
+	for _, flow := range c.unkeyed() {
+		running.Go(func() { flow.run(ctx) })
 	}
-	start := "start"
-	c.phase.Store(&start)
-	for _, service := range []string{"web", "num"} {
-		for _, protocol := range protocols {
-			flow := c.flow(protocol, service, "", nil)
-			c.running.Go(func() { flow.run(ctx) })
-		}
-	}
-	flow := c.flow(redisProtocol, "db", "", nil)
-	c.running.Go(func() { flow.run(ctx) })
 	server := &http.Server{Addr: controlAddress, Handler: c.control()}
-	go func() {
-		<-ctx.Done()
-		server.Close()
-	}()
+	defer context.AfterFunc(ctx, func() { server.Close() })()
 	err = server.ListenAndServe()
-	c.running.Wait()
+	c.obey(result.Orders{})
+	running.Wait()
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
+}
+
+// newClients reads the environment: WAY, and RATE, the requests a second of one client.
+func newClients(ctx context.Context) (*clients, error) {
+	rate, err := strconv.ParseFloat(os.Getenv("RATE"), 64)
+	if err != nil || rate <= 0 {
+		return nil, fmt.Errorf("RATE=%q: want the requests a second of one client", os.Getenv("RATE"))
+	}
+	way := os.Getenv("WAY")
+	find, err := newFinder(ctx, way)
+	if err != nil {
+		return nil, err
+	}
+	c := &clients{
+		way: way, find: find, interval: time.Duration(float64(time.Second) / rate), recorder: newRecorder(),
+		keyed: map[string]*keyedClients{},
+	}
+	c.phase.Store(new("start"))
+	return c, nil
+}
+
+// unkeyed are the clients of all services by all protocols that never send a key.
+func (c *clients) unkeyed() []*flow {
+	flows := []*flow{c.flow(redisProtocol, "db", "", nil)}
+	for _, service := range []string{"web", "num"} {
+		for _, protocol := range protocols {
+			flows = append(flows, c.flow(protocol, service, "", nil))
+		}
+	}
+	return flows
 }
 
 func (c *clients) control() http.Handler {
@@ -112,7 +123,7 @@ func (c *clients) obey(o result.Orders) {
 }
 
 func (c *clients) startKeyed(service, key string) *keyedClients {
-	ctx, cancel := context.WithCancel(c.ctx)
+	ctx, cancel := context.WithCancel(context.Background()) // orders end what orders have begun
 	var running sync.WaitGroup
 	k := &keyedClients{stop: func() { cancel(); running.Wait() }}
 	loose := result.Loose
