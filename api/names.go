@@ -32,6 +32,14 @@ const (
 
 	FallbackBaseline = "baseline"
 
+	// AnnotationTTL is set by users on a preview: how long it is routed, as a positive duration ("72h", "90m"). It counts
+	// from the preview's creation, or from [AnnotationUpdated] where that is later. The router reads it.
+	AnnotationTTL = "detour.dev/ttl"
+
+	// AnnotationUpdated is set by users, a CI job for instance, on a preview that has a [AnnotationTTL], to have it begin
+	// anew: a time (RFC 3339). The router reads it.
+	AnnotationUpdated = "detour.dev/updated"
+
 	// AnnotationClientAddress is set by users on a Pod whose app needs to know its clients' addresses: a [ClientAddress].
 	// The webhook hands it to the proxy.
 	AnnotationClientAddress = "detour.dev/client-address"

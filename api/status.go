@@ -36,6 +36,8 @@ const (
 	StateNotReady State = "not-ready"
 	// StateConflict: an older preview has the same target and key, and gets the requests.
 	StateConflict State = "conflict"
+	// StateExpired: its time is over, see Expires. Its key leads to the baseline, as one without a preview does.
+	StateExpired State = "expired"
 	// StateInvalid: the preview cannot be routed as it is labelled; Problem says what to change.
 	StateInvalid State = "invalid"
 )
@@ -46,6 +48,8 @@ type PreviewStatus struct {
 	Target  string    `json:"target"`
 	Key     string    `json:"key"`
 	Created time.Time `json:"created"`
+	// Expires is when it is no longer routed; zero if it has no [AnnotationTTL].
+	Expires time.Time `json:"expires,omitzero"`
 	State   State     `json:"state"`
 	// Problem says why the state is neither routed nor pending.
 	Problem *Problem `json:"problem,omitempty"`

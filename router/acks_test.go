@@ -52,13 +52,13 @@ func TestAcksMakeAPreviewRouted(t *testing.T) {
 	acks := newAckStore(func() {})
 	var got []string
 	for _, pod := range []string{"", "pod-identity-a", "pod-api-b", "pod-api-a"} {
-		v := view.New("shop", o.Objects, acks.fresh())
+		v := view.New("shop", o.Objects, acks.fresh(), viewtest.Now)
 		for uid, table := range v.Tables {
 			if string(uid) == pod {
 				acks.put(podRef{uid: uid}, api.Ack{Version: table.Version})
 			}
 		}
-		got = append(got, viewtest.States(view.New("shop", o.Objects, acks.fresh()))...)
+		got = append(got, viewtest.States(view.New("shop", o.Objects, acks.fresh(), viewtest.Now))...)
 	}
 	want := []string{
 		"deployment/api-pr-42 pr-42 pending 0/2",

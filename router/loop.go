@@ -24,13 +24,11 @@ type loop struct {
 
 func (l *loop) run(ctx context.Context) error {
 	defer l.tracker.close()
-	tick := time.NewTicker(rebuildEvery)
-	defer tick.Stop()
 	for {
-		l.rebuild(ctx)
+		next := l.rebuild(ctx)
 		select {
 		case <-l.wake:
-		case <-tick.C:
+		case <-time.After(untilLook(next)):
 		case <-ctx.Done():
 			return nil
 		}
@@ -41,22 +39,33 @@ func (l *loop) run(ctx context.Context) error {
 	}
 }
 
-func (l *loop) rebuild(ctx context.Context) {
+// untilLook is how long to wait for a signal: until the next preview expires, but never longer than a clock that is set
+// back may make that.
+func untilLook(next time.Time) time.Duration {
+	if next.IsZero() {
+		return rebuildEvery
+	}
+	return min(time.Until(next), rebuildEvery)
+}
+
+// rebuild says when time alone will have changed what it has made; zero if it will not.
+func (l *loop) rebuild(ctx context.Context) (next time.Time) {
 	start := time.Now()
 	seen, ok := l.tracker.look(ctx)
 	if !ok {
-		return
+		return time.Time{}
 	}
 	acks := l.acks.fresh()
-	next := snapshot{}
+	made := snapshot{}
 	for namespace, objects := range seen {
-		next[namespace] = nil
+		made[namespace] = nil
 		if objects != nil {
-			next[namespace] = view.New(namespace, *objects, acks)
+			made[namespace] = view.New(namespace, *objects, acks, start)
 		}
 	}
-	l.latest.set(next)
+	l.latest.set(made)
 	l.metrics.rebuilds.Observe(time.Since(start).Seconds())
+	return made.next()
 }
 
 // signal says that something has changed, however often it is set.

@@ -202,7 +202,8 @@ func turn(p api.PreviewStatus, existed bool) transition {
 	case p.State == api.StateRouted:
 		return transition{p, corev1.EventTypeNormal, "Routed", fmt.Sprintf("requests with key %q to Service %s reach %s: every ready Pod behind the Service sends them (%d of %d)",
 			p.Key, p.Target, p.Preview, p.Routed, p.Of)}
-	case p.State == api.StateNotReady && !existed: // how each preview begins
+	case p.State == api.StateNotReady && !existed, // how each preview begins
+		p.State == api.StateExpired: // and how it was to end
 		return transition{p, corev1.EventTypeNormal, p.Problem.Reason, p.Problem.Message}
 	case p.Problem != nil:
 		return transition{p, corev1.EventTypeWarning, p.Problem.Reason, p.Problem.Message}

@@ -115,13 +115,15 @@ func TestPublish(t *testing.T) {
 		broken.AddPreview("typo", "apii", "pr-1")
 		mended := viewtest.Shop()
 		mended.AddPreview("PR_1", "api", "PR_1")
+		expired := viewtest.Shop()
+		expired.Deployments[2].Annotations[api.AnnotationTTL] = "1s"
 		for _, step := range []struct {
 			name   string
 			view   *view.View
 			states []string
 			events []string
 		}{
-			{"labelled", view.New("shop", pending.Objects, nil), []string{"deployment/api-pr-42 pr-42 pending 0/2"}, nil},
+			{"labelled", view.New("shop", pending.Objects, nil, viewtest.Now), []string{"deployment/api-pr-42 pr-42 pending 0/2"}, nil},
 			{"acknowledged", viewtest.Acknowledged(routed), []string{"deployment/api-pr-42 pr-42 routed 2/2"},
 				[]string{"Deployment/api-pr-42 Normal Routed"}},
 			{"the same again", viewtest.Acknowledged(routed), []string{"deployment/api-pr-42 pr-42 routed 2/2"}, nil},
@@ -143,6 +145,8 @@ func TestPublish(t *testing.T) {
 					"Deployment/PR_1 Warning NoHostName",
 					"Deployment/api-pr-42 Normal Routed",
 				}},
+			{"expired", viewtest.Acknowledged(expired), []string{"deployment/api-pr-42 pr-42 expired Expired 0/0"},
+				[]string{"Deployment/api-pr-42 Normal Expired"}},
 		} {
 			before := writes
 			latest.set(snapshot{"shop": step.view})
@@ -194,7 +198,7 @@ func TestYoungReplicaTakesNothingBack(t *testing.T) {
 		c := fake.NewClientBuilder().WithObjects(cm).Build()
 		latest := newLatest[snapshot]()
 		replica(t, c, &eventList{}, latest).started = time.Now()
-		latest.set(snapshot{"shop": view.New("shop", o.Objects, nil)})
+		latest.set(snapshot{"shop": view.New("shop", o.Objects, nil, viewtest.Now)})
 		time.Sleep(hearEveryone - time.Second)
 		synctest.Wait()
 		if diff := cmp.Diff([]string{"deployment/api-pr-42 pr-42 routed 2/2"}, publishedStates(t, c)); diff != "" {

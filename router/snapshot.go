@@ -2,6 +2,7 @@ package router
 
 import (
 	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -35,6 +36,16 @@ func emptyTable() *api.Table {
 	table := &api.Table{}
 	table.Version = table.Hash()
 	return table
+}
+
+// next is when the first preview expires; zero if none does.
+func (s snapshot) next() (next time.Time) {
+	for _, v := range s {
+		if v != nil && !v.Next.IsZero() && (next.IsZero() || v.Next.Before(next)) {
+			next = v.Next
+		}
+	}
+	return next
 }
 
 // isComplete reports whether the caches of every namespace are filled.

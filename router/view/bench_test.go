@@ -25,8 +25,8 @@ func BenchmarkNew(b *testing.B) {
 		}
 	}
 	o.ResolveSlices()
-	acks := viewtest.Acks(view.New("shop", o.Objects, nil))
+	acks := viewtest.Acks(view.New("shop", o.Objects, nil, viewtest.Now))
 	for b.Loop() {
-		view.New("shop", o.Objects, acks)
+		view.New("shop", o.Objects, acks, viewtest.Now)
 	}
 }

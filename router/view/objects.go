@@ -3,6 +3,7 @@ package view
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -28,6 +29,7 @@ type Objects struct {
 // world is one namespace's objects, indexed and in an order that is the same on every replica.
 type world struct {
 	namespace string
+	now       time.Time
 	services  []*corev1.Service        // by name
 	pods      []*pod                   // those that have not ended, by name
 	nodes     []*node                  // the oldest first

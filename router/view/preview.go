@@ -29,8 +29,9 @@ type preview struct {
 
 	service  *corev1.Service // the target, once it is found
 	fallback bool
+	expires  time.Time    // zero if it does not
 	problem  *api.Problem // why it is not routed; nil when it is
-	conflict bool         // the problem is an older preview
+	state    api.State    // that the problem puts it into
 	warnings []api.Problem
 }
 
@@ -132,12 +133,17 @@ func (w *world) checkAll(previews []*preview) {
 	winner := map[[2]string]*preview{}
 	for _, p := range previews {
 		if p.problem = w.check(p); p.problem != nil {
+			p.state = api.StateInvalid
+			continue
+		}
+		if p.problem = w.checkExpired(p); p.problem != nil {
+			p.state = api.StateExpired
 			continue
 		}
 		w.warn(p)
 		slot := [2]string{p.target, p.key}
 		if older := winner[slot]; older != nil {
-			p.conflict = true
+			p.state = api.StateConflict
 			p.problem = problem("Conflict", "%s has the same target %q and key %q as %s, which is older and gets the requests: change the label %s of one of them",
 				p.name, p.target, p.key, older.name, api.LabelKey)
 			continue
@@ -148,7 +154,7 @@ func (w *world) checkAll(previews []*preview) {
 
 func (w *world) check(p *preview) *api.Problem {
 	for _, check := range []func(*preview) *api.Problem{
-		w.checkKey, w.checkTarget, w.checkFallback, w.checkSelector, w.checkPorts,
+		w.checkKey, w.checkTarget, w.checkFallback, w.checkTTL, w.checkSelector, w.checkPorts,
 	} {
 		if found := check(p); found != nil {
 			return found
@@ -184,18 +190,25 @@ func (w *world) checkTarget(p *preview) *api.Problem {
 }
 
 func (w *world) checkFallback(p *preview) *api.Problem {
-	for _, n := range append([]*node{w.byUID[p.object.UID]}, p.labelled...) {
-		if n == nil {
-			continue
-		}
-		value, set := n.Annotations[api.AnnotationFallback]
-		if set && value != api.FallbackBaseline {
-			return problem("InvalidFallback", "%s: annotation %s=%q: the only value is %q; remove it to answer 503 while there is no ready Pod",
-				p.name, api.AnnotationFallback, value, api.FallbackBaseline)
-		}
-		p.fallback = p.fallback || set
+	value, set := w.annotation(p, api.AnnotationFallback)
+	if set && value != api.FallbackBaseline {
+		return problem("InvalidFallback", "%s: annotation %s=%q: the only value is %q; remove it to answer 503 while there is no ready Pod",
+			p.name, api.AnnotationFallback, value, api.FallbackBaseline)
 	}
+	p.fallback = set
 	return nil
+}
+
+// annotation is what a preview says under a name. Where several of its objects do, because its Pod template has the
+// labels, the topmost counts, and then the newest: during a rollout that is the one that will stay.
+func (w *world) annotation(p *preview, name string) (value string, set bool) {
+	if top := w.byUID[p.object.UID]; top != nil {
+		value, set = top.Annotations[name]
+	}
+	for i := len(p.labelled) - 1; i >= 0 && !set; i-- {
+		value, set = p.labelled[i].Annotations[name]
+	}
+	return value, set
 }
 
 // checkSelector refuses a preview that receives ordinary traffic because its target selects it.

@@ -15,7 +15,7 @@ import (
 
 func (w *world) previewStatus(p *preview, tables map[types.UID]*api.Table, acks api.Acks) api.PreviewStatus {
 	s := api.PreviewStatus{
-		Preview: p.name, Target: p.target, Key: p.key, Created: p.created,
+		Preview: p.name, Target: p.target, Key: p.key, Created: p.created, Expires: p.expires,
 		Problem: p.problem, Warnings: p.warnings,
 	}
 	for _, pod := range p.pods {
@@ -24,10 +24,7 @@ func (w *world) previewStatus(p *preview, tables map[types.UID]*api.Table, acks 
 		}
 	}
 	if !p.isRouted() {
-		s.State = api.StateInvalid
-		if p.conflict {
-			s.State = api.StateConflict
-		}
+		s.State = p.state
 		return s
 	}
 	for _, pod := range w.baseline(p.service) {
@@ -39,12 +36,12 @@ func (w *world) previewStatus(p *preview, tables map[types.UID]*api.Table, acks 
 		s.Routed++
 		s.Warnings = appendNew(s.Warnings, w.untaken(p.service, pod))
 	}
-	s.State, s.Problem = p.state(s)
+	s.State, s.Problem = p.progress(s)
 	return s
 }
 
-// state of a preview that is neither invalid nor in conflict.
-func (p *preview) state(s api.PreviewStatus) (api.State, *api.Problem) {
+// progress is the state of a preview that nothing keeps from being routed.
+func (p *preview) progress(s api.PreviewStatus) (api.State, *api.Problem) {
 	switch {
 	case len(s.Endpoints) == 0:
 		return api.StateNotReady, p.notReady()

@@ -40,6 +40,12 @@ func Strip(object any) (any, error) {
 	return object, nil // a tombstone
 }
 
+// annotationsRead are those that New looks at, of whatever object.
+var annotationsRead = []string{
+	api.AnnotationFallback, api.AnnotationTTL, api.AnnotationUpdated,
+	api.AnnotationNotInjected, api.AnnotationPortsNotTaken, revision,
+}
+
 // stripMeta keeps what identifies an object, its labels, its controller, and the annotations that are read.
 func stripMeta(m metav1.ObjectMeta) metav1.ObjectMeta {
 	kept := metav1.ObjectMeta{
@@ -47,7 +53,7 @@ func stripMeta(m metav1.ObjectMeta) metav1.ObjectMeta {
 		CreationTimestamp: m.CreationTimestamp, DeletionTimestamp: m.DeletionTimestamp,
 		Labels: m.Labels, OwnerReferences: m.OwnerReferences,
 	}
-	for _, name := range []string{api.AnnotationFallback, api.AnnotationNotInjected, api.AnnotationPortsNotTaken, revision} {
+	for _, name := range annotationsRead {
 		if value, set := m.Annotations[name]; set {
 			metav1.SetMetaDataAnnotation(&kept, name, value)
 		}

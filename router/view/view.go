@@ -6,20 +6,21 @@
 //
 // # Use
 //
-//	v := view.New("shop", view.Objects{Services: services, Pods: pods, …}, acks)
+//	v := view.New("shop", view.Objects{Services: services, Pods: pods, …}, acks, time.Now())
 //	table := v.Tables[pod.UID]
 //
 // A cache that is to hold the objects needs no more of them than [Strip] keeps.
 //
 // # What it does not do
 //
-// It reads no API server, holds no cache, starts no goroutine and knows no clock: which namespaces take part, when to
-// look again, whom to send a table and when an acknowledgement is too old is the router's to say. It counts no traffic.
+// It reads no API server, holds no cache, starts no goroutine and knows no clock: which namespaces take part, what time it
+// is, whom to send a table and when an acknowledgement is too old is the router's to say. It counts no traffic.
 package view
 
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -34,14 +35,17 @@ type View struct {
 	Text   string                   // the Status as the ConfigMap holds it
 	// References are the previews' topmost objects, by the name of the preview: Events go to them.
 	References map[string]corev1.ObjectReference
+	// Next is when a preview expires, so that the view will be another; zero if none will.
+	Next time.Time
 }
 
 // New makes the view of a namespace. A Pod's proxy has put its table in force when acks, which are by Pod UID, hold the
-// table's version; how old they are does not matter here.
-func New(namespace string, o Objects, acks api.Acks) *View {
+// table's version; how old they are does not matter here. A preview whose time is over by now is not routed.
+func New(namespace string, o Objects, acks api.Acks, now time.Time) *View {
 	w := newWorld(namespace, o)
+	w.now = now
 	previews := w.findPreviews()
-	v := &View{Tables: w.tables(previews), References: map[string]corev1.ObjectReference{}}
+	v := &View{Tables: w.tables(previews), References: map[string]corev1.ObjectReference{}, Next: nextExpiry(previews, now)}
 	for _, p := range previews {
 		v.References[p.name] = p.object
 		v.Status.Previews = append(v.Status.Previews, w.previewStatus(p, v.Tables, acks))

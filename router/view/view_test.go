@@ -196,6 +196,32 @@ func TestRoutes(t *testing.T) {
 			states: []string{"deployment/bad pr-1 invalid InvalidFallback 0/0", good},
 			routes: []string{route},
 		},
+		"a ttl that is no duration": {
+			edit: func(o *viewtest.Namespace) {
+				o.AddPreview("bad", "api", "pr-1")
+				deployment(o, "bad").Annotations[api.AnnotationTTL] = "3 days"
+				o.AddPreview("worse", "api", "pr-2")
+				deployment(o, "worse").Annotations[api.AnnotationTTL] = "-1h"
+			},
+			states: []string{"deployment/bad pr-1 invalid InvalidTTL 0/0", "deployment/worse pr-2 invalid InvalidTTL 0/0", good},
+			routes: []string{route},
+		},
+		"an update that is no time": {
+			edit: func(o *viewtest.Namespace) {
+				o.AddPreview("bad", "api", "pr-1")
+				deployment(o, "bad").Annotations[api.AnnotationUpdated] = "yesterday"
+			},
+			states: []string{"deployment/bad pr-1 invalid InvalidUpdated 0/0", good},
+			routes: []string{route},
+		},
+		"an expired one frees its key": {
+			edit: func(o *viewtest.Namespace) {
+				deployment(o, "api-pr-42").Annotations[api.AnnotationTTL] = "1s"
+				o.AddPreview("late", "api", "pr-42")
+			},
+			states: []string{"deployment/api-pr-42 pr-42 expired Expired 0/0", "deployment/late pr-42 routed 2/2"},
+			routes: []string{"8080 pr-42 deployment/late 10.0.0.6:8080"},
+		},
 		"a preview whose template its target selects": {
 			edit: func(o *viewtest.Namespace) {
 				o.AddDeployment("bad", map[string]string{"app": "api"}, previewLabels("api", "pr-1"))
@@ -431,11 +457,11 @@ func TestMissing(t *testing.T) {
 				test.edit(o)
 			}
 			o.ResolveSlices()
-			acks := viewtest.Acks(view.New("shop", o.Objects, nil))
+			acks := viewtest.Acks(view.New("shop", o.Objects, nil, viewtest.Now))
 			if test.ack != nil {
 				test.ack(acks)
 			}
-			p := view.New("shop", o.Objects, acks).Status.Previews[0]
+			p := view.New("shop", o.Objects, acks, viewtest.Now).Status.Previews[0]
 			if p.State != api.StatePending || p.Of != 2 {
 				t.Errorf("%s %d of %d, want it pending of 2", p.State, p.Routed, p.Of)
 			}
@@ -492,14 +518,14 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	o.AddService("again", map[string]string{"app": "api"}, viewtest.ServicePort("http", 81, intstr.FromString("http")))
 	o.AddPreview("third", "again", "pr-42")
 	o.ResolveSlices()
-	want := view.New("shop", o.Objects, nil)
+	want := view.New("shop", o.Objects, nil, viewtest.Now)
 	for range 50 {
 		shuffle(o.Services)
 		shuffle(o.EndpointSlices)
 		shuffle(o.Deployments)
 		shuffle(o.ReplicaSets)
 		shuffle(o.Pods)
-		got := view.New("shop", o.Objects, nil)
+		got := view.New("shop", o.Objects, nil, viewtest.Now)
 		if diff := cmp.Diff(want, got, cmp.Comparer(sameAddress)); diff != "" {
 			t.Fatalf("the order of the input matters: -want +got\n%s", diff)
 		}
@@ -515,7 +541,9 @@ func TestStripKeepsWhatIsRead(t *testing.T) {
 	o := viewtest.Shop()
 	o.AddPreview("pull", "identity", "pr-2")
 	viewtest.Waiting("ImagePullBackOff")(o.Pod("pull-x"))
-	deployment(o, "pull").Annotations[api.AnnotationFallback] = api.FallbackBaseline
+	deployment(o, "pull").Annotations = map[string]string{
+		api.AnnotationFallback: api.FallbackBaseline, api.AnnotationTTL: "72h", api.AnnotationUpdated: "2026-01-02T04:00:00Z",
+	}
 	o.AddPreview("unscheduled", "identity", "pr-3")
 	o.Pod("unscheduled-x").Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable"}}
 	o.Pod("api-b").Annotations = map[string]string{api.AnnotationPortsNotTaken: "9100/TCP:host-port", "secret": "x"}
@@ -525,8 +553,8 @@ func TestStripKeepsWhatIsRead(t *testing.T) {
 	stripped.Services, stripped.EndpointSlices = stripAll(t, o.Services), stripAll(t, o.EndpointSlices)
 	stripped.Deployments, stripped.ReplicaSets = stripAll(t, o.Deployments), stripAll(t, o.ReplicaSets)
 	stripped.Pods = stripAll(t, o.Pods)
-	acks := viewtest.Acks(view.New("shop", o.Objects, nil))
-	if diff := cmp.Diff(view.New("shop", o.Objects, acks), view.New("shop", stripped.Objects, acks), cmp.Comparer(sameAddress)); diff != "" {
+	acks := viewtest.Acks(view.New("shop", o.Objects, nil, viewtest.Now))
+	if diff := cmp.Diff(view.New("shop", o.Objects, acks, viewtest.Now), view.New("shop", stripped.Objects, acks, viewtest.Now), cmp.Comparer(sameAddress)); diff != "" {
 		t.Errorf("-whole +stripped\n%s", diff)
 	}
 	p := stripped.Pod("api-b")

@@ -28,6 +28,9 @@ import (
 // the one that was added before it. What a method returns is the object itself, to be edited before the next is added.
 type Namespace struct{ view.Objects }
 
+// Now is when views are made, an hour after the first object.
+var Now = time.Date(2026, 1, 2, 4, 4, 0, 0, time.UTC)
+
 // Shop is a namespace in which all is well: Services api (a named port) and identity (a numeric one, switched), each
 // with two injected Pods, and a preview of api.
 func Shop() *Namespace {
@@ -220,7 +223,7 @@ func slicesOf(s *corev1.Service, p *corev1.Pod) []discoveryv1.EndpointSlice {
 // Acknowledged is the view of a namespace once every proxy has put its table in force.
 func Acknowledged(o *Namespace) *view.View {
 	o.ResolveSlices()
-	return view.New("shop", o.Objects, Acks(view.New("shop", o.Objects, nil)))
+	return view.New("shop", o.Objects, Acks(view.New("shop", o.Objects, nil, Now)), Now)
 }
 
 // Acks are those of all proxies of a view.
