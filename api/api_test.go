@@ -56,6 +56,58 @@ func TestParseSidecarNamesTheVariable(t *testing.T) {
 	}
 }
 
+func TestParsePortPairs(t *testing.T) {
+	for text, want := range map[string][]PortPair{
+		"8080:9090":          {{PortRef{Number: 8080}, PortRef{Number: 9090}}},
+		"http:web, 9000:rpc": {{PortRef{Name: "http"}, PortRef{Name: "web"}}, {PortRef{Number: 9000}, PortRef{Name: "rpc"}}},
+		"1:65535":            {{PortRef{Number: 1}, PortRef{Number: 65535}}},
+	} {
+		if got, err := ParsePortPairs(text); !cmp.Equal(want, got) || err != nil {
+			t.Errorf("%q: %v, %v", text, got, err)
+		}
+	}
+	for text, bad := range map[string]string{
+		"":                      `""`,
+		"8080":                  `"8080"`,
+		"8080:9090,":            `""`,
+		"8080:9090;81:82":       `"9090;81:82"`,
+		"80:1,8080:0":           `"0"`,
+		"65536:1":               `"65536"`,
+		"-1:1":                  `"-1"`,
+		"http:Web":              `"Web"`,
+		"http: web":             `" web"`,
+		"a-name-far-too-long:1": `"a-name-far-too-long"`,
+		":1":                    `""`,
+		"1:ü":                   `"ü"`,
+	} {
+		if got, err := ParsePortPairs(text); err == nil || !strings.Contains(err.Error(), bad) {
+			t.Errorf("%q: %v, error %v, want one that names %s", text, got, err, bad)
+		}
+	}
+	if _, err := ParsePortPairs(strings.Repeat("x", 100_000)); err == nil || len(err.Error()) > 300 {
+		t.Errorf("a long value makes an error of %d bytes", len(err.Error()))
+	}
+}
+
+// FuzzParsePortPairs checks that what is accepted can be written down and read again.
+func FuzzParsePortPairs(f *testing.F) {
+	f.Add("8080:9090,http:web")
+	f.Add("1:,:1,::")
+	f.Fuzz(func(t *testing.T, text string) {
+		pairs, err := ParsePortPairs(text)
+		if err != nil {
+			return
+		}
+		var parts []string
+		for _, p := range pairs {
+			parts = append(parts, p.Target.String()+":"+p.Preview.String())
+		}
+		if again, err := ParsePortPairs(strings.Join(parts, ",")); !cmp.Equal(pairs, again) || err != nil {
+			t.Errorf("%q is read as %v, and then as %v, %v", text, pairs, again, err)
+		}
+	})
+}
+
 func TestOriginalPort(t *testing.T) {
 	for name, want := range map[string]uint16{
 		"detour-8080": 8080, "detour-65535": 65535, "detour-0": 0, "detour-65536": 0, "detour-080": 0,

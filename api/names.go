@@ -40,6 +40,10 @@ const (
 	// anew: a time (RFC 3339). The router reads it.
 	AnnotationUpdated = "detour.dev/updated"
 
+	// AnnotationPorts is set by users on a preview whose ports differ from its target's; [ParsePortPairs] has the form:
+	// "8080:9090,http:web". The router reads it.
+	AnnotationPorts = "detour.dev/ports"
+
 	// AnnotationClientAddress is set by users on a Pod whose app needs to know its clients' addresses: a [ClientAddress].
 	// The webhook hands it to the proxy.
 	AnnotationClientAddress = "detour.dev/client-address"

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // PortNamePrefix begins the names under which the proxy exposes app ports that have no name of their own.
@@ -76,4 +77,56 @@ func parsePort(s string) (uint16, error) {
 		return 0, fmt.Errorf("%q is not a port number (1 to 65535)", s)
 	}
 	return uint16(port), nil
+}
+
+// PortRef is a port of a Pod: a number, or else the name of a container's port.
+type PortRef struct {
+	Name   string
+	Number uint16
+}
+
+func (r PortRef) String() string {
+	if r.Name != "" {
+		return r.Name
+	}
+	return strconv.Itoa(int(r.Number))
+}
+
+// PortPair has what is meant for a port of the target's app go to another port of the preview.
+type PortPair struct{ Target, Preview PortRef }
+
+// ParsePortPairs reads the value of [AnnotationPorts]: pairs "target:preview" of numbers or names, joined with commas.
+// The error names the part that is wrong.
+func ParsePortPairs(s string) ([]PortPair, error) {
+	var pairs []PortPair
+	for part := range strings.SplitSeq(s, ",") {
+		part = strings.TrimSpace(part)
+		target, preview, found := strings.Cut(part, ":")
+		if !found {
+			return nil, fmt.Errorf("%.100q: want target:preview, such as 8080:9090", part)
+		}
+		var pair PortPair
+		var err error
+		if pair.Target, err = parsePortRef(target); err == nil {
+			pair.Preview, err = parsePortRef(preview)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%.100q: %w", part, err)
+		}
+		pairs = append(pairs, pair)
+	}
+	return pairs, nil
+}
+
+// maxPortName is the length that Kubernetes allows the name of a container's port (RFC 6335, section 5.1).
+const maxPortName = 15
+
+func parsePortRef(s string) (PortRef, error) {
+	if number, err := parsePort(s); err == nil {
+		return PortRef{Number: number}, nil
+	}
+	if !hostLabel(s) || len(s) > maxPortName || !strings.ContainsFunc(s, unicode.IsLetter) {
+		return PortRef{}, fmt.Errorf("%.100q is neither a port number (1 to 65535) nor the name of a container's port", s)
+	}
+	return PortRef{Name: s}, nil
 }

@@ -157,31 +157,35 @@ func selects(service *corev1.Service, podLabels map[string]string) bool {
 
 // appPort is the app's own port on p behind a Service port, whether or not p's proxy has taken its name.
 func appPort(p *pod, port corev1.ServicePort) (uint16, bool) {
-	name, number := originalTarget(port)
-	if name == "" {
-		return number, number != 0
+	return p.port(originalTarget(port))
+}
+
+// port is the number of a port of p's app, whether or not p's proxy has taken its name.
+func (p *pod) port(ref api.PortRef) (uint16, bool) {
+	if ref.Name == "" {
+		return ref.Number, ref.Number != 0
 	}
 	for _, t := range p.taken {
-		if t.Name == name {
+		if t.Name == ref.Name {
 			return t.App, true
 		}
 	}
-	return declaredPort(p.Pod, name)
+	return declaredPort(p.Pod, ref.Name)
 }
 
-// originalTarget is the targetPort that the user wrote: a name, or else a number.
-func originalTarget(port corev1.ServicePort) (name string, number uint16) {
+// originalTarget is the targetPort that the user wrote.
+func originalTarget(port corev1.ServicePort) api.PortRef {
 	target := port.TargetPort
 	if target.Type == intstr.String {
 		if number, ok := api.OriginalPort(target.StrVal); ok {
-			return "", number
+			return api.PortRef{Number: number}
 		}
-		return target.StrVal, 0
+		return api.PortRef{Name: target.StrVal}
 	}
 	if target.IntVal == 0 { // the API's default
-		return "", uint16(port.Port)
+		return api.PortRef{Number: uint16(port.Port)}
 	}
-	return "", uint16(target.IntVal)
+	return api.PortRef{Number: uint16(target.IntVal)}
 }
 
 // declaredPort finds a port by name as Kubernetes does: in containers first, then in native sidecars.

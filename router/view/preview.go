@@ -29,9 +29,10 @@ type preview struct {
 
 	service  *corev1.Service // the target, once it is found
 	fallback bool
-	expires  time.Time    // zero if it does not
-	problem  *api.Problem // why it is not routed; nil when it is
-	state    api.State    // that the problem puts it into
+	ports    map[int32]api.PortRef // where they differ from the target's, by the Service's port
+	expires  time.Time             // zero if it does not
+	problem  *api.Problem          // why it is not routed; nil when it is
+	state    api.State             // that the problem puts it into
 	warnings []api.Problem
 }
 
@@ -154,7 +155,7 @@ func (w *world) checkAll(previews []*preview) {
 
 func (w *world) check(p *preview) *api.Problem {
 	for _, check := range []func(*preview) *api.Problem{
-		w.checkKey, w.checkTarget, w.checkFallback, w.checkTTL, w.checkSelector, w.checkPorts,
+		w.checkKey, w.checkTarget, w.checkFallback, w.checkTTL, w.checkSelector, w.checkPairs, w.checkPorts,
 	} {
 		if found := check(p); found != nil {
 			return found
@@ -235,55 +236,20 @@ func (w *world) pollutes(p *preview) *api.Problem {
 		p.name, p.target, strings.Join(selector, ","))
 }
 
-// checkPorts refuses a preview whose Pods have none of its target's ports. A preview without Pods is given the
-// benefit of the doubt.
-func (w *world) checkPorts(p *preview) *api.Problem {
-	var names []string
-	for _, port := range tcpPorts(p.service) {
-		if len(p.pods) == 0 || p.declares(port) {
-			return nil
-		}
-		name, _ := originalTarget(port)
-		names = append(names, name)
-	}
-	return problem("NoPort", "%s: its Pods declare no port named %s, which is the targetPort of Service %s: name the container's port so",
-		p.name, strings.Join(names, " or "), p.target)
-}
-
-// declares reports whether one of the preview's Pods has the port.
-func (p *preview) declares(port corev1.ServicePort) bool {
-	return slices.ContainsFunc(p.pods, func(pod *pod) bool {
-		_, ok := appPort(pod, port)
-		return ok
-	})
-}
-
 // warn notes what makes a preview less useful than its owner may think.
 func (w *world) warn(p *preview) {
 	if _, err := api.HostLabel(p.key, p.target, w.namespace); err != nil {
 		p.warnings = append(p.warnings, *problem("NoHostName", "%s has no host name of its own, requests reach it by header only: %v", p.name, err))
 	}
 	for _, port := range tcpPorts(p.service) {
-		if name, _ := originalTarget(port); len(p.pods) > 0 && !p.declares(port) {
+		if len(p.pods) > 0 && !p.declares(port) {
 			p.warnings = append(p.warnings, *problem("NoPort", "%s: its Pods declare no port named %s: keyed requests to port %d of Service %s are answered 503",
-				p.name, name, port.Port, p.target))
+				p.name, p.portFor(port), port.Port, p.target))
 		}
 	}
 }
 
 func (p *preview) isRouted() bool { return p.problem == nil }
-
-// endpoints are the preview's ready Pods that have a port of its target.
-func (p *preview) endpoints(port corev1.ServicePort) []api.Endpoint {
-	var endpoints []api.Endpoint
-	for _, pod := range p.pods {
-		app, ok := appPort(pod, port)
-		if address, valid := podAddress(pod.Pod, app); ok && valid && isReady(pod.Pod) {
-			endpoints = append(endpoints, api.Endpoint{Pod: pod.Namespace + "/" + pod.Name, Address: address})
-		}
-	}
-	return endpoints
-}
 
 func problem(reason, format string, args ...any) *api.Problem {
 	return &api.Problem{Reason: reason, Message: fmt.Sprintf(format, args...)}

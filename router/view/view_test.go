@@ -238,6 +238,79 @@ func TestRoutes(t *testing.T) {
 			states: []string{"deployment/bad pr-1 invalid Pollutes 0/0", "deployment/api-pr-42 pr-42 pending 2/3"},
 			routes: []string{route},
 		},
+		"a preview whose port is another": {
+			edit: func(o *viewtest.Namespace) {
+				o.Pod("api-pr-42-x").Spec.Containers[0].Ports[0].Name = "web"
+				deployment(o, "api-pr-42").Annotations[api.AnnotationPorts] = "http:web"
+			},
+			states: []string{good},
+			routes: []string{route},
+		},
+		"a preview whose port is another, by number": {
+			edit: func(o *viewtest.Namespace) {
+				o.Pod("api-pr-42-x").Spec.Containers[0].Ports = nil
+				deployment(o, "api-pr-42").Annotations[api.AnnotationPorts] = "8080:9090"
+			},
+			states: []string{good},
+			routes: []string{"8080 pr-42 deployment/api-pr-42 10.0.0.5:9090"},
+		},
+		"the same of a Service with a numeric port that has been switched": {
+			edit: func(o *viewtest.Namespace) {
+				o.AddPreview("other", "identity", "pr-1")
+				deployment(o, "other").Annotations[api.AnnotationPorts] = "9090:http"
+				service(o, "api").Spec.Selector = nil
+				service(o, "identity").Spec.Selector = map[string]string{"app": "api"}
+				viewtest.Injected("detour-9090:15401:9090")(o.Pod("api-a"))
+				viewtest.Injected("detour-9090:15401:9090")(o.Pod("api-b"))
+			},
+			states: []string{"deployment/api-pr-42 pr-42 invalid UnsupportedTarget 0/0", "deployment/other pr-1 routed 2/2"},
+			routes: []string{"9090 pr-1 deployment/other 10.0.0.6:8080"},
+		},
+		"a port of one that is injected": {
+			edit: func(o *viewtest.Namespace) {
+				o.Pod("api-pr-42-x").Spec.Containers[0].Ports = nil
+				viewtest.Injected("web:15401:8088")(o.Pod("api-pr-42-x"))
+				deployment(o, "api-pr-42").Annotations[api.AnnotationPorts] = "http:web"
+			},
+			states: []string{good},
+			routes: []string{"8080 pr-42 deployment/api-pr-42 10.0.0.5:8088"},
+		},
+		"ports that the preview does not have": {
+			edit: func(o *viewtest.Namespace) {
+				deployment(o, "api-pr-42").Annotations[api.AnnotationPorts] = "http:web"
+			},
+			states: []string{"deployment/api-pr-42 pr-42 invalid NoPort 0/0"},
+			routes: nil,
+		},
+		"ports that the target does not have": {
+			edit: func(o *viewtest.Namespace) {
+				deployment(o, "api-pr-42").Annotations[api.AnnotationPorts] = "80:9090"
+			},
+			states: []string{"deployment/api-pr-42 pr-42 invalid InvalidPorts 0/0"},
+			routes: nil,
+		},
+		"ports that nobody can know yet": {
+			edit: func(o *viewtest.Namespace) {
+				deployment(o, "api-pr-42").Annotations[api.AnnotationPorts] = "80:9090"
+				o.Pods = o.Pods[4:]
+			},
+			states: []string{"deployment/api-pr-42 pr-42 pending NoBaseline 0/0"},
+			routes: []string{"no table"},
+		},
+		"a port that is meant twice": {
+			edit: func(o *viewtest.Namespace) {
+				deployment(o, "api-pr-42").Annotations[api.AnnotationPorts] = "http:9090,8080:9091"
+			},
+			states: []string{"deployment/api-pr-42 pr-42 invalid InvalidPorts 0/0"},
+			routes: nil,
+		},
+		"ports that are none": {
+			edit: func(o *viewtest.Namespace) {
+				deployment(o, "api-pr-42").Annotations[api.AnnotationPorts] = "http=web"
+			},
+			states: []string{"deployment/api-pr-42 pr-42 invalid InvalidPorts 0/0"},
+			routes: nil,
+		},
 		"a preview without the named port": {
 			edit: func(o *viewtest.Namespace) {
 				o.AddPreview("bad", "api", "pr-1")
@@ -395,6 +468,14 @@ func TestMessages(t *testing.T) {
 	o.AddPreview("pull", "identity", "pr-2")
 	viewtest.Waiting("ImagePullBackOff")(o.Pod("pull-x"))
 	o.AddDeployment("bad", map[string]string{"app": "api"}, previewLabels("api", "pr-3"))
+	for name, ports := range map[string]string{"garbled": "8080", "stray": "80:9090", "mapped": "http:web"} {
+		o.AddPreview(name, "api", name)
+		deployment(o, name).Annotations[api.AnnotationPorts] = ports
+	}
+	o.AddPreview("forever", "api", "pr-4")
+	deployment(o, "forever").Annotations[api.AnnotationTTL] = "forever"
+	o.AddPreview("old", "api", "pr-5")
+	deployment(o, "old").Annotations[api.AnnotationTTL] = "1m"
 	got := map[string]string{}
 	for _, p := range viewtest.Acknowledged(o).Status.Previews {
 		if p.Problem != nil {
@@ -406,6 +487,12 @@ func TestMessages(t *testing.T) {
 		"deployment/late": `deployment/late has the same target "api" and key "pr-42" as deployment/api-pr-42, which is older and gets the requests: change the label detour.dev/key of one of them`,
 		"deployment/pull": `deployment/pull has no ready Pod, requests with key "pr-2" are answered 503 until it has (pull-x: ImagePullBackOff)`,
 		"deployment/bad":  `deployment/bad: its Pods match the selector of Service api (app=api) and so receive ordinary traffic: give its Pod template another value of one of these labels`,
+
+		"deployment/garbled": `deployment/garbled: annotation detour.dev/ports: "8080": want target:preview, such as 8080:9090`,
+		"deployment/stray":   `deployment/stray: annotation detour.dev/ports: 80 is no port that Service api leads to: use one of its targetPorts (http)`,
+		"deployment/mapped":  `deployment/mapped: its Pods declare no port named web, where requests to Service api are to go: name the container's port so, or say in annotation detour.dev/ports which of its ports it is`,
+		"deployment/forever": `deployment/forever: annotation detour.dev/ttl="forever" is no positive duration in hours, minutes and seconds, such as 72h or 1h30m`,
+		"deployment/old":     `deployment/old has expired at 2026-01-02T03:05:36Z, requests with key "pr-5" go to the baseline: delete it, or set annotation detour.dev/updated to the present time to begin its detour.dev/ttl anew`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
@@ -544,6 +631,7 @@ func TestStripKeepsWhatIsRead(t *testing.T) {
 	deployment(o, "pull").Annotations = map[string]string{
 		api.AnnotationFallback: api.FallbackBaseline, api.AnnotationTTL: "72h", api.AnnotationUpdated: "2026-01-02T04:00:00Z",
 	}
+	deployment(o, "api-pr-42").Annotations = map[string]string{api.AnnotationPorts: "http:http"}
 	o.AddPreview("unscheduled", "identity", "pr-3")
 	o.Pod("unscheduled-x").Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable"}}
 	o.Pod("api-b").Annotations = map[string]string{api.AnnotationPortsNotTaken: "9100/TCP:host-port", "secret": "x"}
