@@ -44,6 +44,17 @@ const (
 	// "8080:9090,http:web". The router reads it.
 	AnnotationPorts = "detour.dev/ports"
 
+	// AnnotationMatch is set by users on a preview that other requests than those with its key are to reach;
+	// [ParseConditions] has the form. It needs the consent [AllowMatch] of the target. The router reads it.
+	AnnotationMatch = "detour.dev/match"
+
+	// AnnotationAllow is set by users on a Service that consents to more than requests with a key going to its previews:
+	// [ParseConsent] has the form. The router reads it.
+	AnnotationAllow = "detour.dev/allow"
+
+	// AllowMatch consents to previews with an [AnnotationMatch].
+	AllowMatch = "match"
+
 	// AnnotationClientAddress is set by users on a Pod whose app needs to know its clients' addresses: a [ClientAddress].
 	// The webhook hands it to the proxy.
 	AnnotationClientAddress = "detour.dev/client-address"

@@ -36,7 +36,13 @@ type Ack struct {
 	Version string `json:"version"`
 	// Previews counts, by [Route.Preview], since the proxy started.
 	Previews map[string]Counters `json:"previews,omitempty"`
+	// Knows is what the proxy understands of tables beyond what each one did from the beginning: [KnowsMatches]. The
+	// router tells by it whether a preview that needs more is routed there.
+	Knows []string `json:"knows,omitempty"`
 }
+
+// KnowsMatches is said by proxies that read [Port.Matches].
+const KnowsMatches = "matches"
 
 // Counters are one preview's, as one proxy saw them.
 type Counters struct {

@@ -22,6 +22,9 @@ type Port struct {
 	Port     uint16   `json:"port"`
 	Protocol Protocol `json:"protocol,omitempty"`
 	Routes   []Route  `json:"routes,omitempty"`
+	// Matches are for requests that carry none of the routes' keys: the first that is met counts. A proxy that does not
+	// know them yet leaves such requests to the app.
+	Matches []Match `json:"matches,omitempty"`
 }
 
 // Protocol is what a connection to a port speaks.
@@ -100,6 +103,18 @@ func (p Port) check() error {
 			if !e.Address.IsValid() || e.Address.Port() == 0 {
 				return fmt.Errorf("key %q: endpoint %q has no usable address", r.Key, e.Pod)
 			}
+		}
+	}
+	return p.checkMatches(keys)
+}
+
+func (p Port) checkMatches(keys map[string]bool) error {
+	for _, m := range p.Matches {
+		if !keys[m.Key] {
+			return fmt.Errorf("match: key %q has no route", m.Key)
+		}
+		if err := m.check(); err != nil {
+			return fmt.Errorf("match for key %q: %w", m.Key, err)
 		}
 	}
 	return nil
