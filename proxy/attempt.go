@@ -12,6 +12,7 @@ import (
 type attempt struct {
 	route     *route
 	endpoints []endpoint // still to be tried
+	fallback  bool       // the app is asked if none of them accepts
 	pod       string     // of the one that is asked
 	socket    *socket    // the connection to it
 	info      head
@@ -44,6 +45,7 @@ func (h *http1) toPreview(b []byte, head head, d decision) int {
 	h.attempt = &attempt{
 		route:     d.route,
 		endpoints: d.route.candidates(),
+		fallback:  d.fallback,
 		info:      head,
 		head:      slices.Clone(h.edited(b, head, true)),
 	}
@@ -139,7 +141,7 @@ func (h *http1) exhausted() {
 	switch {
 	case a.again:
 		h.failed(nil)
-	case a.route.fallback:
+	case a.fallback:
 		h.askApp()
 	default:
 		a.route.tally.errors.Add(1)

@@ -18,30 +18,42 @@ func (v verdict) String() string {
 // decision says where one request goes.
 type decision struct {
 	verdict verdict
-	// route is the one that the request's key leads to; nil if none does. A route that falls back has one and goes
-	// to the baseline.
+	// route is the one that the request's key, or a match, leads to; nil if none does. A route that falls back has one
+	// and goes to the baseline.
 	route *route
+	// fallback sends the request to the baseline if no endpoint can be reached.
+	fallback bool
 }
 
-// decide says where a request to a port of the app goes that carries keys. The first key that the port has a route for
-// counts. In every other case it is the baseline, so that nobody is affected who did not ask for a preview.
-func decide(t *table, port uint16, keys []string) decision {
-	if len(keys) == 0 {
-		return decision{}
-	}
-	if t == nil {
+// decide says where a request to a port of the app goes. The first key that the port has a route for counts, and if none
+// has, the first match that it meets. In every other case it is the baseline, so that nobody is affected who did not ask
+// for a preview. Who merely meets a match has not asked, and so is never refused.
+func decide(t *table, port uint16, r request) decision {
+	if t == nil && len(r.keys) > 0 {
 		return decision{verdict: withoutTable}
 	}
-	r := t.route(port, keys)
-	switch {
-	case r == nil:
+	if t == nil {
 		return decision{}
-	case len(r.endpoints) > 0:
-		return decision{toPreview, r}
-	case r.fallback:
-		return decision{toBaseline, r}
 	}
-	return decision{unavailable, r}
+	if found := t.route(port, r.keys); found != nil {
+		return found.decision(found.fallback)
+	}
+	if found := t.match(port, r); found != nil {
+		return found.decision(true)
+	}
+	return decision{}
+}
+
+func (r *route) decision(fallback bool) decision {
+	d := decision{toPreview, r, fallback}
+	switch {
+	case len(r.endpoints) > 0:
+	case fallback:
+		d.verdict = toBaseline
+	default:
+		d.verdict = unavailable
+	}
+	return d
 }
 
 // candidates are the endpoints in the order in which they are to be tried: they take turns, request by request.

@@ -52,7 +52,7 @@ func TestDecide(t *testing.T) {
 		"port not in the table":       {full, 1, "ready", toBaseline, ""},
 		"keys are case sensitive":     {full, 8080, "Ready", toBaseline, ""},
 	} {
-		got := decide(c.table, c.port, strings.Fields(c.keys))
+		got := decide(c.table, c.port, request{keys: strings.Fields(c.keys)})
 		var route string
 		if got.route != nil {
 			route = got.route.key
@@ -63,30 +63,38 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// FuzzDecide checks, for any table and keys, that there is an answer and that it is one that may be given.
+// FuzzDecide checks, for any table and request, that there is an answer and that it is one that may be given.
 func FuzzDecide(f *testing.F) {
-	f.Add(`{"ports":[{"port":80,"routes":[{"key":"a","endpoints":[{"pod":"x/y","address":"1.2.3.4:5"}]}]}]}`, uint16(80), "a")
-	f.Add(`{"ports":[{"port":80,"protocol":"tcp","routes":[{"key":"a","fallback":true},{"key":"b"}]}]}`, uint16(80), "b a")
-	f.Add(`null`, uint16(0), "")
-	f.Fuzz(func(t *testing.T, text string, port uint16, words string) {
+	f.Add(`{"ports":[{"port":80,"routes":[{"key":"a","endpoints":[{"pod":"x/y","address":"1.2.3.4:5"}]}]}]}`, uint16(80), "a", "")
+	f.Add(`{"ports":[{"port":80,"protocol":"tcp","routes":[{"key":"a","fallback":true},{"key":"b"}]}]}`, uint16(80), "b a", "")
+	f.Add(`{"ports":[{"port":80,"routes":[{"key":"a"}],"matches":[{"key":"a","conditions":[{"part":"header","name":"x","test":"regex","value":"^b+$"}]}]}]}`,
+		uint16(80), "", "bb")
+	f.Add(`{"ports":[{"port":80,"routes":[{"key":"a"}],"matches":[{"key":"a","conditions":[{"part":"path","test":"prefix","value":"/"},{"part":"cookie"}]}]}]}`,
+		uint16(80), "c", "")
+	f.Add(`null`, uint16(0), "", "x")
+	f.Fuzz(func(t *testing.T, text string, port uint16, words, value string) {
 		var in *table
 		var from api.Table
 		if json.Unmarshal([]byte(text), &from) == nil && from.Check() == nil {
 			in = compile(from, self, nil)
 		}
 		keys := strings.Fields(words)
-		d := decide(in, port, keys)
+		d := decide(in, port, request{keys: keys, method: "GET", path: pathOf(value), fields: []field{{"x", value}}})
+		asked := d.route != nil && slices.Contains(keys, d.route.key)
+		if d.route != nil && !asked && (!in.matching(port) || !d.fallback) {
+			t.Errorf("led away without a key or a match, or to be refused: %+v", d)
+		}
 		switch d.verdict {
 		case toBaseline:
-			if d.route != nil && !d.route.fallback || len(keys) > 0 && in == nil {
+			if d.route != nil && !d.fallback || len(keys) > 0 && in == nil {
 				t.Errorf("baseline by mistake: %+v", d)
 			}
 		case toPreview:
-			if len(d.route.endpoints) == 0 || !slices.Contains(keys, d.route.key) {
-				t.Errorf("to a preview that was not asked for, or is not there: %+v", d)
+			if len(d.route.endpoints) == 0 {
+				t.Errorf("to a preview that is not there: %+v", d)
 			}
 		case unavailable:
-			if d.route.fallback || len(d.route.endpoints) > 0 || !slices.Contains(keys, d.route.key) {
+			if d.route.fallback || len(d.route.endpoints) > 0 || !asked {
 				t.Errorf("unavailable by mistake: %+v", d)
 			}
 		case withoutTable:
@@ -126,7 +134,9 @@ func TestCountersOutliveTheTable(t *testing.T) {
 	from.Ports[0].Routes = from.Ports[0].Routes[:1]
 	second := compile(from, self, first)
 	first.route(80, []string{"a"}).tally.requests.Add(1) // of a request that was under way
-	want := api.Ack{Version: "2", Previews: map[string]api.Counters{"deployment/a": {Requests: 2, Errors: 1}}}
+	want := api.Ack{
+		Version: "2", Previews: map[string]api.Counters{"deployment/a": {Requests: 2, Errors: 1}}, Knows: []string{api.KnowsMatches},
+	}
 	if diff := cmp.Diff(want, second.ack()); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}

@@ -22,9 +22,9 @@ func (h *http1) edited(b []byte, head head, preview bool) []byte {
 		if e.member, fits = carryOn(head.fields); !fits {
 			h.proxy.meters.failed(reasonBaggageFull)
 		}
-		if head.absolute && preview {
-			e.host = authority(b)
-		}
+	}
+	if head.absolute && preview {
+		e.host = authority(b)
 	}
 	if e == (edit{}) {
 		return b

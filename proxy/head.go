@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"iter"
 	"strconv"
 	"strings"
 )
@@ -366,26 +367,47 @@ func containsFold(b []byte, lower string) bool {
 // headFields lists the fields of a head, which is beyond doubt, that may carry a key or hide one.
 func headFields(b []byte) []field {
 	var fields []field
-	_, lines, _ := cutLine(b)
-	for {
-		line, rest, _ := cutLine(lines)
-		if len(line) == 0 {
-			return fields
-		}
-		lines = rest
-		colon := nameEnd(line)
-		name := ""
-		switch fieldOf(line[:colon]) {
+	for name, value := range fieldsIn(b) {
+		switch fieldOf(name) {
 		case fieldKey:
-			name = carrierKey
+			fields = append(fields, field{carrierKey, string(value)})
 		case fieldBaggage:
-			name = carrierBaggage
+			fields = append(fields, field{carrierBaggage, string(value)})
 		case fieldConnection:
-			name = "connection"
-		default:
-			continue
+			fields = append(fields, field{"connection", string(value)})
 		}
-		fields = append(fields, field{name, string(trimSpace(line[colon+1:]))})
+	}
+	return fields
+}
+
+// namedFields lists the fields of a head, which is beyond doubt, that have one of the names.
+func namedFields(b []byte, names []string) []field {
+	var fields []field
+	for name, value := range fieldsIn(b) {
+		for _, wanted := range names {
+			if strings.EqualFold(string(name), wanted) {
+				fields = append(fields, field{wanted, string(value)})
+			}
+		}
+	}
+	return fields
+}
+
+// fieldsIn are the names and values in a head, which is beyond doubt.
+func fieldsIn(b []byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(name, value []byte) bool) {
+		_, lines, _ := cutLine(b)
+		for {
+			line, rest, _ := cutLine(lines)
+			if len(line) == 0 {
+				return
+			}
+			lines = rest
+			colon := nameEnd(line)
+			if !yield(line[:colon], trimSpace(line[colon+1:])) {
+				return
+			}
+		}
 	}
 }
 

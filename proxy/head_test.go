@@ -43,6 +43,7 @@ func FuzzRequestHead(f *testing.F) {
 	for _, h := range hazards {
 		f.Add([]byte(strings.Replace(h.request, "KEY", "", 1)))
 		f.Add([]byte(strings.Replace(h.request, "KEY", "Detour-Key: a\r\n", 1)))
+		f.Add([]byte(strings.Replace(h.request, "KEY", "X-User:\talice \r\n", 1)))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		end := headEnd(b, 0)
@@ -69,6 +70,15 @@ func FuzzRequestHead(f *testing.F) {
 		}
 		if got := len(keysOf(headFields(b[:end]))) > 0; got && !h.carriers {
 			t.Error("a key was overlooked")
+		}
+		if _, wrong := beyondDoubt(h); !wrong {
+			got := matchingTable.read(80, b[:end], nil)
+			if got.method != r.Method || got.path != "" && got.path[0] != '/' || got.path != "/" && !strings.Contains(r.RequestURI, got.path) {
+				t.Errorf("net/http reads %s %s, we %s %s", r.Method, r.RequestURI, got.method, got.path)
+			}
+			if lines := r.Header.Values("X-User"); len(lines) != len(got.fields) {
+				t.Errorf("net/http reads x-user %q, we %q", lines, got.fields)
+			}
 		}
 	})
 }
@@ -132,8 +142,10 @@ func FuzzConnection(f *testing.F) {
 	f.Add([]byte("GET / HTTP/1.1\r\nHost: x\r\nDetour-Key: a\r\n\r\n"), []byte(ok), []byte(ok), uint64(1))
 	f.Add([]byte(preface+"\x00\x00\x00\x04\x00\x00\x00\x00\x00"), []byte("\x00\x00\x00\x04\x00\x00\x00\x00\x00"), []byte(""), uint64(2))
 	f.Add([]byte("GET / HTTP/1.1\r\nHost: x\r\nUpgrade: a\r\n\r\nxyz"), []byte("HTTP/1.1 101 x\r\n\r\nabc"), []byte(ok), uint64(3))
+	f.Add([]byte(aliceRequest+"POST / HTTP/1.1\r\nHost: x\r\nX-User: b\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\nx"), []byte(ok), []byte(ok), uint64(4))
 	f.Fuzz(func(t *testing.T, fromClient, fromApp, fromPreview []byte, seed uint64) {
-		p := newMemoryProxy(t, api.Route{Key: "a", Endpoints: []api.Endpoint{endpointOf("x", &anyAddr)}}, api.Route{Key: "gone"})
+		p := newMatchingProxy(t, []api.Route{{Key: "a", Endpoints: []api.Endpoint{endpointOf("x", &anyAddr)}}, {Key: "gone"}},
+			matchesOf(t, "a", "header x-user regex ^(al|b)"))
 		m := newMemory(t, p, func(w *wire) {
 			w.unfed = fromPreview
 			if w.remote.Addr() == memoryPod {
@@ -166,6 +178,7 @@ func FuzzConnection(f *testing.F) {
 // FuzzTable checks that whatever a router or a file says is refused or can be used.
 func FuzzTable(f *testing.F) {
 	f.Add([]byte(`{"ports":[{"port":8080,"protocol":"h2c","routes":[{"key":"a","preview":"deployment/a","endpoints":[{"pod":"shop/a","address":"10.0.0.2:80"}]}]}]}`), "a")
+	f.Add([]byte(`{"ports":[{"port":8080,"routes":[{"key":"a"}],"matches":[{"key":"a","conditions":[{"part":"header","name":"x","test":"regex","value":"a|b"}]}]}]}`), "b")
 	f.Fuzz(func(t *testing.T, b []byte, key string) {
 		var table api.Table
 		if json.Unmarshal(b, &table) != nil {
@@ -176,7 +189,7 @@ func FuzzTable(f *testing.F) {
 			return
 		}
 		for _, port := range table.Ports {
-			d := decide(p.table.Load(), port.Port, []string{key})
+			d := decide(p.table.Load(), port.Port, request{keys: []string{key}, fields: []field{{"x", key}}})
 			if d.verdict == toPreview && len(d.route.candidates()) == 0 {
 				t.Error("a preview without an endpoint")
 			}

@@ -89,10 +89,32 @@ func (h *http1) request(b []byte) int {
 		return h.doubtful(b, head.doubt)
 	case head.carriers:
 		return h.mayBeKeyed(b, end, head)
-	case head.connect:
+	}
+	return h.keyless(b, end, head)
+}
+
+// keyless deals with a request, whose head ends at end, that carries no key. Whatever may be wrong with it, it is the
+// app's to say so: none that is refused with a key is led to a preview by a match.
+func (h *http1) keyless(b []byte, end int, head head) int {
+	if head.connect {
 		return h.doubtful(b, doubtConnect)
 	}
-	return h.toApp(b[:end], head, decision{})
+	t := h.proxy.table.Load()
+	if !t.matching(h.port.App) {
+		return h.toApp(b[:end], head, decision{})
+	}
+	if _, wrong := beyondDoubt(head); wrong {
+		return h.toApp(b[:end], head, decision{})
+	}
+	d := decide(t, h.port.App, t.read(h.port.App, b[:end], nil))
+	if d.verdict == toBaseline {
+		return h.toApp(b[:end], head, d)
+	}
+	if len(h.asked) > 0 {
+		h.client.hold(holdWaiting)
+		return 0
+	}
+	return h.toPreview(b[:end], head, d)
 }
 
 // headTime is how long a client whose connection has carried a key may take to send a head.
@@ -155,10 +177,7 @@ func (h *http1) mayBeKeyed(b []byte, end int, head head) int {
 	head.fields = headFields(b[:end])
 	keys := keysOf(head.fields)
 	if len(keys) == 0 {
-		if head.connect {
-			return h.doubtful(b, doubtConnect)
-		}
-		return h.toApp(b[:end], head, decision{})
+		return h.keyless(b, end, head)
 	}
 	h.carriesKey()
 	if len(h.asked) > 0 { // nothing that happens to this request may harm those before it
@@ -169,7 +188,8 @@ func (h *http1) mayBeKeyed(b []byte, end int, head head) int {
 		return h.refuse(refusal, b[:end], head)
 	}
 	h.asking = true
-	d := decide(h.proxy.table.Load(), h.port.App, keys)
+	t := h.proxy.table.Load()
+	d := decide(t, h.port.App, t.read(h.port.App, b[:end], keys))
 	if refusal, refused := refuse(keys, d); refused {
 		h.count(d)
 		if d.route != nil {
@@ -183,7 +203,7 @@ func (h *http1) mayBeKeyed(b []byte, end int, head head) int {
 	return h.toApp(b[:end], head, d)
 }
 
-// beyondDoubt says what is wrong with a request that carries a key, apart from how it is framed.
+// beyondDoubt says what is wrong with a request that is to be routed, apart from how it is framed.
 func beyondDoubt(head head) (refusal, bool) {
 	switch {
 	case head.connect:
@@ -305,8 +325,8 @@ func (h *http1) readBody(b []byte) int {
 	return used
 }
 
-// doubtInBody: nobody knows where the body ends. Without a key it goes on as it comes; with one, whoever gets it must not
-// take it for whole.
+// doubtInBody: nobody knows where the body ends. At the app it goes on as it comes, unless the request has a key; otherwise
+// whoever gets it must not take it for whole.
 func (h *http1) doubtInBody(why doubt) {
 	if !h.asking && h.dest == h.app {
 		h.pass(why)
@@ -327,7 +347,7 @@ func (h *http1) doubtInBody(why doubt) {
 	}
 }
 
-var errBadBody = errors.New("the body of a keyed request could be read in two ways")
+var errBadBody = errors.New("the body of a routed request could be read in two ways")
 
 // refuse answers a request itself, when its turn has come.
 func (h *http1) refuse(f refusal, b []byte, head head) int {

@@ -345,7 +345,7 @@ func (h *h2) request(f *h2Frame) h2Fault {
 		st.length = head.length
 	}
 	told := h.tellClient()
-	if !head.carrier {
+	if !head.carrier && !h.proxy.table.Load().matching(h.port.App) {
 		h.count(nil, decision{})
 		h.ask(st, f, told)
 		return h2Fault{}

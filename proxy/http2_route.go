@@ -14,6 +14,7 @@ type h2Detour struct {
 	rest     []endpoint // to be tried if this one cannot be reached
 	to       netip.AddrPort
 	servedBy string // what is added to the answer
+	fallback bool   // the app is asked if none can be reached
 	fellBack bool
 
 	block    []byte // the request's head, for any decoder
@@ -43,11 +44,11 @@ func (h *h2) count(keys []string, d decision) {
 	}
 }
 
-// route sends a request that may carry a key where it belongs. Its fields may have been edited already.
+// route sends a request that may carry a key, or meet a match, where it belongs. Its fields may have been edited already.
 func (h *h2) route(st *h2Stream, f *h2Frame, edited bool) h2Fault {
 	head := h.loop.head
 	keys := keysOf(head.fields)
-	d := decide(h.proxy.table.Load(), h.port.App, keys)
+	d := decide(h.proxy.table.Load(), h.port.App, head.request(keys))
 	h.count(keys, d)
 	carried, fits := head.carryOn()
 	if !fits {
@@ -63,7 +64,7 @@ func (h *h2) route(st *h2Stream, f *h2Frame, edited bool) h2Fault {
 	if head.method == http.MethodConnect && head.pseudo&pseudoProtocol == 0 {
 		why, refused = connectRefused, true
 	}
-	st.detour = h.newDetour(st, d.route)
+	st.detour = h.newDetour(st, d)
 	h.away++
 	switch {
 	case refused:
@@ -78,11 +79,12 @@ func (h *h2) route(st *h2Stream, f *h2Frame, edited bool) h2Fault {
 	return h2Fault{}
 }
 
-func (h *h2) newDetour(st *h2Stream, r *route) *h2Detour {
+func (h *h2) newDetour(st *h2Stream, d decision) *h2Detour {
 	head := h.loop.head
 	safe := head.method == http.MethodGet || head.method == http.MethodHead || head.method == http.MethodOptions
 	return &h2Detour{
-		route:    r,
+		route:    d.route,
+		fallback: d.fallback,
 		bodiless: st.clientEnded,
 		extended: head.method == http.MethodConnect,
 		safe:     safe && st.clientEnded,
@@ -124,7 +126,7 @@ func (h *h2) try(st *h2Stream) {
 		h.upstream(d.to).take(st)
 		return
 	}
-	if d.route.fallback && !d.fellBack {
+	if d.fallback && !d.fellBack {
 		h.fallBack(st)
 		return
 	}

@@ -48,10 +48,11 @@ var connectRefused = refusal{http.StatusMethodNotAllowed, reasonConnect,
 var carrierHidden = refusal{http.StatusBadRequest, reasonConnectionHeader,
 	"The Connection header lists the header that carries the key, which would be lost on the next hop; take it out of Connection."}
 
-// malformed is for a keyed request that could be read in two ways.
+// malformed is for a keyed request that could be read in two ways, and for one that a match has led to a preview when
+// its body turned out to be such.
 func malformed(why doubt) refusal {
 	return refusal{http.StatusBadRequest, reasonMalformed,
-		"The request carries a key, but could be read in two ways: " + why.meaning() + ". It was not passed on. Mend it, or leave the key out."}
+		"The request is for a preview, but could be read in two ways: " + why.meaning() + ". It was not passed on as a whole. Mend it, or leave out what leads it there, such as its key."}
 }
 
 func (f refusal) body() string { return "Detour: " + f.message + "\n" }

@@ -12,12 +12,15 @@ import (
 type table struct {
 	version string
 	ports   map[uint16]portRoutes
+	matches bool              // a port has some
 	tallies map[string]*tally // by preview
 }
 
 type portRoutes struct {
 	protocol api.Protocol
 	routes   map[string]*route // by key
+	matches  []match
+	names    []string // of the headers that these look at
 }
 
 type route struct {
@@ -54,7 +57,9 @@ func compile(t api.Table, self api.Sidecar, before *table) *table {
 				tally:     c.tally(r.Preview, before),
 			}
 		}
-		c.ports[p.Port] = portRoutes{p.Protocol, routes}
+		matches := compileMatches(p.Matches, routes)
+		c.matches = c.matches || len(matches) > 0
+		c.ports[p.Port] = portRoutes{p.Protocol, routes, matches, namesIn(matches)}
 	}
 	return c
 }
@@ -102,7 +107,7 @@ func (t *table) ack() api.Ack {
 	if t == nil {
 		return api.Ack{}
 	}
-	a := api.Ack{Version: t.version, Previews: map[string]api.Counters{}}
+	a := api.Ack{Version: t.version, Previews: map[string]api.Counters{}, Knows: []string{api.KnowsMatches}}
 	for preview, n := range t.tallies {
 		a.Previews[preview] = api.Counters{Requests: n.requests.Load(), Errors: n.errors.Load()}
 	}
