@@ -8,6 +8,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/detour-dev/detour/api"
@@ -43,6 +44,14 @@ func labelTemplate(o *viewtest.Namespace, name, target, key string) {
 	}
 }
 
+const matchAlice = "header x-user exact alice"
+
+// match annotates a preview to have other requests, and the Service api to consent to that in these words.
+func match(o *viewtest.Namespace, name, conditions, consent string) {
+	metav1.SetMetaDataAnnotation(&deployment(o, name).ObjectMeta, api.AnnotationMatch, conditions)
+	metav1.SetMetaDataAnnotation(&service(o, "api").ObjectMeta, api.AnnotationAllow, consent)
+}
+
 func labelled(labels map[string]string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.Labels = labels }
 }
@@ -70,6 +79,9 @@ func routesOf(v *view.View, pod string) []string {
 				fields = append(fields, e.Address.String())
 			}
 			lines = append(lines, strings.Join(fields, " "))
+		}
+		for _, m := range port.Matches {
+			lines = append(lines, fmt.Sprintf("%d match %s %s", port.Port, m.Key, m.Conditions))
 		}
 	}
 	return lines

@@ -30,6 +30,7 @@ type preview struct {
 	service  *corev1.Service // the target, once it is found
 	fallback bool
 	ports    map[int32]api.PortRef // where they differ from the target's, by the Service's port
+	match    []api.Condition       // of requests without the key
 	expires  time.Time             // zero if it does not
 	problem  *api.Problem          // why it is not routed; nil when it is
 	state    api.State             // that the problem puts it into
@@ -155,7 +156,7 @@ func (w *world) checkAll(previews []*preview) {
 
 func (w *world) check(p *preview) *api.Problem {
 	for _, check := range []func(*preview) *api.Problem{
-		w.checkKey, w.checkTarget, w.checkFallback, w.checkTTL, w.checkSelector, w.checkPairs, w.checkPorts,
+		w.checkKey, w.checkTarget, w.checkFallback, w.checkTTL, w.checkSelector, w.checkPairs, w.checkPorts, w.checkMatch,
 	} {
 		if found := check(p); found != nil {
 			return found
@@ -240,6 +241,9 @@ func (w *world) pollutes(p *preview) *api.Problem {
 func (w *world) warn(p *preview) {
 	if _, err := api.HostLabel(p.key, p.target, w.namespace); err != nil {
 		p.warnings = append(p.warnings, *problem("NoHostName", "%s has no host name of its own, requests reach it by header only: %v", p.name, err))
+	}
+	if unknown := unknownConsent(p.service); unknown != nil {
+		p.warnings = append(p.warnings, *unknown)
 	}
 	for _, port := range tcpPorts(p.service) {
 		if len(p.pods) > 0 && !p.declares(port) {

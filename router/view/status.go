@@ -29,7 +29,7 @@ func (w *world) previewStatus(p *preview, tables map[types.UID]*api.Table, acks 
 	}
 	for _, pod := range w.baseline(p.service) {
 		s.Of++
-		if reason := w.whyMissing(p, pod, tables[pod.UID], acks[string(pod.UID)].Version); reason != "" {
+		if reason := w.whyMissing(p, pod, tables[pod.UID], acks[string(pod.UID)].Ack); reason != "" {
 			s.Missing = append(s.Missing, api.Missing{Pod: pod.Name, Reason: reason})
 			continue
 		}
@@ -55,7 +55,7 @@ func (p *preview) progress(s api.PreviewStatus) (api.State, *api.Problem) {
 }
 
 // whyMissing says why requests that p's target hands to a Pod do not reach p; "" means that they do.
-func (w *world) whyMissing(p *preview, pod *pod, table *api.Table, acked string) string {
+func (w *world) whyMissing(p *preview, pod *pod, table *api.Table, acked api.Ack) string {
 	if table == nil {
 		return notInjected(pod)
 	}
@@ -68,8 +68,11 @@ func (w *world) whyMissing(p *preview, pod *pod, table *api.Table, acked string)
 			return fmt.Sprintf("port %d is also behind another Service, whose preview %s has the same key and is older", way.app, holder)
 		}
 	}
-	if acked != table.Version {
+	if acked.Version != table.Version {
 		return "has not acknowledged the routes yet"
+	}
+	if p.match != nil && !slices.Contains(acked.Knows, api.KnowsMatches) {
+		return "its proxy is too old for " + api.AnnotationMatch + ", and leads only requests with the key there: restart it"
 	}
 	for _, way := range ways {
 		if !w.leadsToProxy(way.service, way.port, pod, way.app) {

@@ -42,7 +42,7 @@ func Strip(object any) (any, error) {
 
 // annotationsRead are those that New looks at, of whatever object.
 var annotationsRead = []string{
-	api.AnnotationFallback, api.AnnotationPorts, api.AnnotationTTL, api.AnnotationUpdated,
+	api.AnnotationFallback, api.AnnotationMatch, api.AnnotationPorts, api.AnnotationTTL, api.AnnotationUpdated, api.AnnotationAllow,
 	api.AnnotationNotInjected, api.AnnotationPortsNotTaken, revision,
 }
 

@@ -52,7 +52,7 @@ func waysOf(service *corev1.Service, pod *pod) []way {
 }
 
 // tableFor is the table of one Pod. Services that lead to one port of the app share what it says: a key that two of
-// their previews have goes to the older one, and a protocol on which they disagree is left to the proxy.
+// their previews have goes to the older one, the older one's match is tried first, and a protocol on which they disagree is left to the proxy.
 func (w *world) tableFor(pod *pod, previews []*preview) *api.Table {
 	ways := w.ways(pod)
 	ports := map[uint16]*api.Port{}
@@ -67,17 +67,21 @@ func (w *world) tableFor(pod *pod, previews []*preview) *api.Table {
 	for _, p := range previews {
 		for _, way := range ways {
 			if p.isRouted() && p.service == way.service {
-				addRoute(ports[way.app], p.route(way.port))
+				p.addTo(ports[way.app], way.port)
 			}
 		}
 	}
 	return newTable(ports)
 }
 
-func addRoute(port *api.Port, route api.Route) {
-	taken := slices.ContainsFunc(port.Routes, func(r api.Route) bool { return r.Key == route.Key })
-	if !taken {
-		port.Routes = append(port.Routes, route)
+// addTo adds to a port of the app what leads requests for a port of a Service to p.
+func (p *preview) addTo(port *api.Port, of corev1.ServicePort) {
+	if slices.ContainsFunc(port.Routes, func(r api.Route) bool { return r.Key == p.key }) {
+		return
+	}
+	port.Routes = append(port.Routes, p.route(of))
+	if p.match != nil {
+		port.Matches = append(port.Matches, api.Match{Key: p.key, Conditions: p.match})
 	}
 }
 

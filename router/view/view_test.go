@@ -340,6 +340,82 @@ func TestRoutes(t *testing.T) {
 			routes: []string{"8080 pr-42 deployment/late 10.0.0.6:8080"},
 		},
 
+		// Requests without the key.
+		"a match, and consent": {
+			edit:   func(o *viewtest.Namespace) { match(o, "api-pr-42", matchAlice+"\npath prefix /v2/", "match") },
+			states: []string{good},
+			routes: []string{route, "8080 match pr-42 [{header x-user exact alice} {path  prefix /v2/}]"},
+		},
+		"no consent": {
+			edit: func(o *viewtest.Namespace) {
+				o.AddPreview("late", "api", "pr-1")
+				match(o, "late", matchAlice, "match")
+				delete(service(o, "api").Annotations, api.AnnotationAllow)
+			},
+			states: []string{"deployment/late pr-1 invalid NotAllowed 0/0", good},
+			routes: []string{route},
+		},
+		"consent to something else": {
+			edit: func(o *viewtest.Namespace) {
+				o.AddPreview("late", "api", "pr-1")
+				match(o, "late", matchAlice, "matches, everything")
+			},
+			states: []string{"deployment/late pr-1 invalid NotAllowed 0/0", "deployment/api-pr-42 pr-42 routed (UnknownConsent) 2/2"},
+			routes: []string{route},
+		},
+		"consent and more words": {
+			edit:   func(o *viewtest.Namespace) { match(o, "api-pr-42", matchAlice, "everything,match") },
+			states: []string{"deployment/api-pr-42 pr-42 routed (UnknownConsent) 2/2"},
+			routes: []string{route, "8080 match pr-42 [{header x-user exact alice}]"},
+		},
+		"another Service before the same port, without consent": {
+			edit: func(o *viewtest.Namespace) {
+				match(o, "api-pr-42", matchAlice, "match")
+				o.AddService("again", map[string]string{"app": "api"}, viewtest.ServicePort("http", 80, intstr.FromString("http")))
+			},
+			states: []string{"deployment/api-pr-42 pr-42 invalid NotAllowed 0/0"},
+			routes: nil,
+		},
+		"the same with consent": {
+			edit: func(o *viewtest.Namespace) {
+				match(o, "api-pr-42", matchAlice, "match")
+				o.AddService("again", map[string]string{"app": "api"}, viewtest.ServicePort("http", 80, intstr.FromString("http"))).
+					Annotations = map[string]string{api.AnnotationAllow: "match"}
+			},
+			states: []string{good},
+			routes: []string{route, "8080 match pr-42 [{header x-user exact alice}]"},
+		},
+		"another Service before another port of the same Pods": {
+			edit: func(o *viewtest.Namespace) {
+				match(o, "api-pr-42", matchAlice, "match")
+				o.AddService("again", map[string]string{"app": "api"}, viewtest.ServicePort("rpc", 80, intstr.FromInt32(9090)))
+			},
+			states: []string{good},
+			routes: []string{route, "8080 match pr-42 [{header x-user exact alice}]"},
+		},
+		"several matches: the oldest preview's first": {
+			edit: func(o *viewtest.Namespace) {
+				o.AddPreview("late", "api", "a-key-that-sorts-first")
+				match(o, "late", "header x-user present", "match")
+				match(o, "api-pr-42", matchAlice, "match")
+			},
+			states: []string{"deployment/late a-key-that-sorts-first routed 2/2", good},
+			routes: []string{
+				"8080 a-key-that-sorts-first deployment/late 10.0.0.6:8080", route,
+				"8080 match pr-42 [{header x-user exact alice}]", "8080 match a-key-that-sorts-first [{header x-user present }]",
+			},
+		},
+		"a match that is none": {
+			edit: func(o *viewtest.Namespace) {
+				o.AddPreview("bad", "api", "pr-1")
+				match(o, "bad", "header x-user regex (", "match")
+				o.AddPreview("worse", "api", "pr-2")
+				match(o, "worse", "", "match")
+			},
+			states: []string{"deployment/bad pr-1 invalid InvalidMatch 0/0", "deployment/worse pr-2 invalid InvalidMatch 0/0", good},
+			routes: []string{route},
+		},
+
 		// Endpoints.
 		"an image that cannot be had": {
 			edit:   func(o *viewtest.Namespace) { viewtest.Waiting("ImagePullBackOff")(o.Pod("api-pr-42-x")) },
@@ -476,6 +552,11 @@ func TestMessages(t *testing.T) {
 	deployment(o, "forever").Annotations[api.AnnotationTTL] = "forever"
 	o.AddPreview("old", "api", "pr-5")
 	deployment(o, "old").Annotations[api.AnnotationTTL] = "1m"
+	for name, conditions := range map[string]string{"matched": matchAlice, "mismatched": matchAlice + "\npath is /"} {
+		o.AddPreview(name, "identity", name)
+		match(o, name, conditions, "")
+	}
+	delete(service(o, "api").Annotations, api.AnnotationAllow)
 	got := map[string]string{}
 	for _, p := range viewtest.Acknowledged(o).Status.Previews {
 		if p.Problem != nil {
@@ -488,12 +569,28 @@ func TestMessages(t *testing.T) {
 		"deployment/pull": `deployment/pull has no ready Pod, requests with key "pr-2" are answered 503 until it has (pull-x: ImagePullBackOff)`,
 		"deployment/bad":  `deployment/bad: its Pods match the selector of Service api (app=api) and so receive ordinary traffic: give its Pod template another value of one of these labels`,
 
-		"deployment/garbled": `deployment/garbled: annotation detour.dev/ports: "8080": want target:preview, such as 8080:9090`,
-		"deployment/stray":   `deployment/stray: annotation detour.dev/ports: 80 is no port that Service api leads to: use one of its targetPorts (http)`,
-		"deployment/mapped":  `deployment/mapped: its Pods declare no port named web, where requests to Service api are to go: name the container's port so, or say in annotation detour.dev/ports which of its ports it is`,
-		"deployment/forever": `deployment/forever: annotation detour.dev/ttl="forever" is no positive duration in hours, minutes and seconds, such as 72h or 1h30m`,
-		"deployment/old":     `deployment/old has expired at 2026-01-02T03:05:36Z, requests with key "pr-5" go to the baseline: delete it, or set annotation detour.dev/updated to the present time to begin its detour.dev/ttl anew`,
+		"deployment/garbled":    `deployment/garbled: annotation detour.dev/ports: "8080": want target:preview, such as 8080:9090`,
+		"deployment/stray":      `deployment/stray: annotation detour.dev/ports: 80 is no port that Service api leads to: use one of its targetPorts (http)`,
+		"deployment/mapped":     `deployment/mapped: its Pods declare no port named web, where requests to Service api are to go: name the container's port so, or say in annotation detour.dev/ports which of its ports it is`,
+		"deployment/matched":    `deployment/matched: annotation detour.dev/match would lead away requests to Service identity that do not have the key: annotate the Service with detour.dev/allow=match if that is all right, or remove the annotation`,
+		"deployment/mismatched": `deployment/mismatched: annotation detour.dev/match: line 2, "path is /": "is" is no test: want "exact", "prefix", "regex" or, of a header, "present"`,
+		"deployment/forever":    `deployment/forever: annotation detour.dev/ttl="forever" is no positive duration in hours, minutes and seconds, such as 72h or 1h30m`,
+		"deployment/old":        `deployment/old has expired at 2026-01-02T03:05:36Z, requests with key "pr-5" go to the baseline: delete it, or set annotation detour.dev/updated to the present time to begin its detour.dev/ttl anew`,
 	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+// TestUnknownConsent names the words, as far as there is room.
+func TestUnknownConsent(t *testing.T) {
+	o := viewtest.Shop()
+	match(o, "api-pr-42", matchAlice, "Match,match,*,all,a,b")
+	got := viewtest.Acknowledged(o).Status.Previews[0].Warnings
+	want := []api.Problem{{
+		Reason:  "UnknownConsent",
+		Message: `Service api: annotation detour.dev/allow has words that consent to nothing ("Match"; "*"; "all"; and 2 more): the only one that does is "match"`,
+	}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
@@ -523,6 +620,15 @@ func TestMissing(t *testing.T) {
 		"behind": {
 			ack:  func(acks api.Acks) { acks["pod-api-b"] = api.PodAck{Ack: api.Ack{Version: "old"}} },
 			want: "has not acknowledged the routes yet",
+		},
+		"too old": {
+			edit: func(o *viewtest.Namespace) { match(o, "api-pr-42", matchAlice, "match") },
+			ack: func(acks api.Acks) {
+				old := acks["pod-api-b"]
+				old.Knows = nil
+				acks["pod-api-b"] = old
+			},
+			want: "its proxy is too old for detour.dev/match, and leads only requests with the key there: restart it",
 		},
 		"not switched": {
 			edit: func(o *viewtest.Namespace) { service(o, "api").Spec.Ports[0].TargetPort = intstr.FromInt32(8080) },
@@ -636,6 +742,7 @@ func TestStripKeepsWhatIsRead(t *testing.T) {
 	o.Pod("unscheduled-x").Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable"}}
 	o.Pod("api-b").Annotations = map[string]string{api.AnnotationPortsNotTaken: "9100/TCP:host-port", "secret": "x"}
 	o.Pod("api-b").Spec.Containers[0].Env = []corev1.EnvVar{{Name: "PASSWORD", Value: "secret"}}
+	match(o, "api-pr-42", matchAlice, "match,everything")
 	o.ResolveSlices()
 	var stripped viewtest.Namespace
 	stripped.Services, stripped.EndpointSlices = stripAll(t, o.Services), stripAll(t, o.EndpointSlices)
