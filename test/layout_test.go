@@ -13,10 +13,11 @@ const module = "github.com/detour-dev/detour/"
 func TestPartsKeepApart(t *testing.T) {
 	for folder, forbidden := range map[string][]string{
 		"api":         {module, "k8s.io/", "sigs.k8s.io/", "golang.org/x/", "github.com/"},
-		"proxy":       {module + "webhook", module + "router", "k8s.io/", "sigs.k8s.io/"},
-		"router":      {module + "webhook", module + "proxy", module + "router/view/viewtest"},
+		"proxy":       {module + "webhook", module + "router", module + "plugin", "k8s.io/", "sigs.k8s.io/"},
+		"router":      {module + "webhook", module + "proxy", module + "plugin", module + "router/view/viewtest"},
 		"router/view": {module + "webhook", module + "proxy", "sigs.k8s.io/controller-runtime", "k8s.io/client-go"},
-		"webhook":     {module + "router", module + "proxy"},
+		"webhook":     {module + "router", module + "proxy", module + "plugin"},
+		"plugin":      {module + "webhook", module + "router", module + "proxy", "sigs.k8s.io/controller-runtime"},
 	} {
 		out, err := exec.Command("go", "list", "-deps", module+folder).Output()
 		if err != nil {

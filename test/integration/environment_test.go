@@ -86,9 +86,9 @@ func run(m *testing.M) (int, error) {
 	if err := writeRouterToken(certificates); err != nil {
 		return 0, fmt.Errorf("making the router's own token: %w", err)
 	}
-	for _, program := range []string{"webhook", "router"} {
-		if err := grantRights("../../manifests/base/" + program + ".yaml"); err != nil {
-			return 0, fmt.Errorf("giving the %s its rights: %w", program, err)
+	for _, file := range []string{"base/webhook.yaml", "base/router.yaml", "roles/previews.yaml"} {
+		if err := grantRights("../../manifests/" + file); err != nil {
+			return 0, fmt.Errorf("granting the rights of %s: %w", file, err)
 		}
 	}
 
