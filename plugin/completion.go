@@ -53,3 +53,15 @@ func keys(ctx context.Context, s *session) ([]string, error) {
 	}
 	return all, nil
 }
+
+func namespaceNames(ctx context.Context, s *session) ([]string, error) {
+	list, err := s.kube.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, namespace := range list.Items {
+		names = append(names, namespace.Name)
+	}
+	return names, nil
+}

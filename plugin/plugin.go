@@ -1,4 +1,5 @@
-// Package plugin is kubectl's plugin: it makes previews, waits until requests reach them and removes them.
+// Package plugin is kubectl's plugin: it makes previews, waits until requests reach them and removes them, and has
+// namespaces take part.
 //
 // # Use
 //
@@ -11,8 +12,8 @@
 // # What it does not do
 //
 // It routes nothing and knows nothing of proxies: it makes what anyone could make with kubectl, and reads the status that
-// the router and the webhook keep in the namespace. A developer's rights in one namespace are enough; manifests/roles has
-// them.
+// the router and the webhook keep in the namespace. A developer's rights in one namespace are enough for all but enabling
+// and disabling; manifests/roles has them.
 package plugin
 
 import (
@@ -90,7 +91,8 @@ func (p *plugin) command() *cobra.Command {
 
 func (p *plugin) verbs() []*cobra.Command {
 	return []*cobra.Command{
-		p.createCommand(), p.listCommand(), p.statusCommand(), p.waitCommand(), p.deleteCommand(), p.versionCommand(),
+		p.createCommand(), p.listCommand(), p.statusCommand(), p.waitCommand(), p.deleteCommand(),
+		p.enableCommand(), p.disableCommand(), p.versionCommand(),
 	}
 }
 

@@ -372,6 +372,63 @@ func TestPluginOutside(t *testing.T) {
 	d.detour(t, "list").check(t, 1, "", "namespace plugin-outside does not take part")
 }
 
+// TestPluginEnables has a namespace take part and takes it out again, with the rights for that alone.
+func TestPluginEnables(t *testing.T) {
+	create(t, namespaceNamed("plugin-enable"))
+	create(t, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default", Namespace: "plugin-enable"}})
+	service := newService("plugin-enable", "web", intstr.FromString("http"))
+	create(t, service)
+	create(t, newDeployment("plugin-enable", "web", map[string]string{"app": "web"}))
+	rollOut(t, "plugin-enable", "web", func(pod *corev1.Pod) { makeReady(t, pod, "198.18.129.30") })
+	d := newDeveloper(t, "plugin-enable", "detour-namespace")
+
+	d.detour(t, "enable", "plugin-enable").check(t, 0, "1 of 1 Pods behind Service web are not reached through their proxy",
+		"deployment/web: Pods that are there have no proxy yet; kubectl detour enable plugin-enable --restart replaces them")
+
+	before := generationOf(t, "plugin-enable", "web")
+	enabling := d.begin(t, "enable", "plugin-enable", "--restart")
+	waitForChange(t, "plugin-enable", "web", before)
+	rollOut(t, "plugin-enable", "web", func(pod *corev1.Pod) {
+		makeReady(t, pod, "198.18.129.31")
+		create(t, endpointSlice(service, pod, int32(takenPorts(t, pod)[0].Listen)))
+	})
+	(<-enabling).check(t, 0, "web       1/1       -", "deployment/web: 1 of 1 Pods are replaced")
+	d.detour(t, "enable", "plugin-enable", "--restart").check(t, 0, "web       1/1       -", "") // nothing is left to do
+
+	before = generationOf(t, "plugin-enable", "web")
+	disabling := d.begin(t, "disable", "plugin-enable", "--restart")
+	waitForChange(t, "plugin-enable", "web", before)
+	rollOut(t, "plugin-enable", "web", func(pod *corev1.Pod) {
+		if isInjected(pod) {
+			t.Error("the Pod has a proxy")
+		}
+		makeReady(t, pod, "198.18.129.32")
+	})
+	(<-disabling).check(t, 0, "namespace plugin-enable takes no part", "deployment/web: 1 of 1 Pods are replaced")
+
+	d.detour(t, "enable", "default").check(t, 1, "", "you may not label namespace default: ask someone who may to run kubectl label namespace default detour.dev/inject=enabled")
+	d.detour(t, "enable", "kube-system").check(t, 2, "", "namespace kube-system cannot take part")
+}
+
+func generationOf(t *testing.T, namespace, name string) int64 {
+	t.Helper()
+	var deployment appsv1.Deployment
+	if err := kube.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, &deployment); err != nil {
+		t.Fatal(err)
+	}
+	return deployment.Generation
+}
+
+func waitForChange(t *testing.T, namespace, name string, before int64) {
+	t.Helper()
+	eventually(t, "Deployment "+name+" is changed", func() error {
+		if generationOf(t, namespace, name) == before {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+}
+
 // TestPluginCompletes asks for names as kubectl's shell completion does.
 func TestPluginCompletes(t *testing.T) {
 	newNamespace(t, "plugin-completion")
