@@ -100,7 +100,9 @@ func (c *creation) run(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	for _, note := range append(notes, s.volumeNotes(ctx, &preview.Spec.Template.Spec)...) {
+	notes = append(notes, s.volumeNotes(ctx, &preview.Spec.Template.Spec)...)
+	notes = append(notes, s.policyNotes(ctx, baseline.Spec.Template.Labels, preview.Spec.Template.Labels)...)
+	for _, note := range notes {
 		s.note("note: %s", note)
 	}
 	if c.dryRun == dryRunClient {

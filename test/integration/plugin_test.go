@@ -18,6 +18,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -261,7 +262,12 @@ func TestPluginDryRun(t *testing.T) {
 	if strings.Contains(printed.out, "status") || strings.Contains(printed.out, "creationTimestamp") {
 		t.Errorf("it has fields of the API server's:\n%s", printed.out)
 	}
-	d.detour(t, append(args, "--dry-run=server")...).check(t, 0, "deployment.apps/api-pr-42 applied (server dry run)\n", "")
+	create(t, &networkingv1.NetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: "api", Namespace: "plugin-dry-run"},
+		Spec:       networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "api"}}},
+	})
+	d.detour(t, append(args, "--dry-run=server")...).check(t, 0, "deployment.apps/api-pr-42 applied (server dry run)\n",
+		"note: NetworkPolicy api is for the original's Pods")
 
 	deployment := &appsv1.Deployment{}
 	if err := yaml.UnmarshalStrict([]byte(printed.out), deployment); err != nil {
