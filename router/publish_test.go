@@ -77,12 +77,16 @@ func replica(t *testing.T, c client.Client, events *eventList, latest *latest[sn
 	return p
 }
 
+// publishedStates is empty as long as nothing is published.
 func publishedStates(t *testing.T, c client.Client) []string {
 	var cm corev1.ConfigMap
 	if err := c.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: api.ConfigMapStatus}, &cm); err != nil {
 		t.Fatal(err)
 	}
 	v := &view.View{}
+	if len(cm.Data) == 0 {
+		return nil
+	}
 	if err := json.Unmarshal([]byte(cm.Data[api.ConfigMapStatusKey]), &v.Status); err != nil {
 		t.Fatalf("%v in %q", err, cm.Data)
 	}
