@@ -120,20 +120,6 @@ func TestOriginalPort(t *testing.T) {
 	}
 }
 
-func TestHostLabel(t *testing.T) {
-	if got, err := HostLabel("pr-42", "api", "shop"); err != nil || got != "pr-42--api--shop" {
-		t.Errorf("got %q, %v", got, err)
-	}
-	for key, want := range map[string]string{
-		strings.Repeat("x", 60): "8 characters longer",
-		"PR_42":                 "lower-case",
-	} {
-		if _, err := HostLabel(key, "api", "shop"); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: error %v, want one with %q", key, err, want)
-		}
-	}
-}
-
 func TestTableVersion(t *testing.T) {
 	table := Table{Ports: []Port{{Port: 8080, Routes: []Route{{
 		Key: "pr-42", Preview: "deployment/api-pr-42",

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -118,7 +119,9 @@ func TestPublish(t *testing.T) {
 		broken.AddPreview("late", "api", "pr-42")
 		broken.AddPreview("typo", "apii", "pr-1")
 		mended := viewtest.Shop()
-		mended.AddPreview("PR_1", "api", "PR_1")
+		mended.AddService("web", map[string]string{"app": "api"},
+			viewtest.ServicePort("http", 80, intstr.FromString("http")), viewtest.ServicePort("admin", 81, intstr.FromString("admin")))
+		mended.AddPreview("PR_1", "web", "PR_1")
 		expired := viewtest.Shop()
 		expired.Deployments[2].Annotations[api.AnnotationTTL] = "1s"
 		for _, step := range []struct {
@@ -143,11 +146,11 @@ func TestPublish(t *testing.T) {
 					"Deployment/typo Warning UnknownTarget",
 				}},
 			{"mended", viewtest.Acknowledged(mended),
-				[]string{"deployment/PR_1 PR_1 routed (NoHostName) 2/2", "deployment/api-pr-42 pr-42 routed 2/2"},
+				[]string{"deployment/api-pr-42 pr-42 routed 2/2", "deployment/PR_1 PR_1 routed (NoPort) 2/2"},
 				[]string{
-					"Deployment/PR_1 Normal Routed",
-					"Deployment/PR_1 Warning NoHostName",
 					"Deployment/api-pr-42 Normal Routed",
+					"Deployment/PR_1 Normal Routed",
+					"Deployment/PR_1 Warning NoPort",
 				}},
 			{"expired", viewtest.Acknowledged(expired), []string{"deployment/api-pr-42 pr-42 expired Expired 0/0"},
 				[]string{"Deployment/api-pr-42 Normal Expired"}},

@@ -142,7 +142,7 @@ func (w *world) checkAll(previews []*preview) {
 			p.state = api.StateExpired
 			continue
 		}
-		w.warn(p)
+		p.warn()
 		slot := [2]string{p.target, p.key}
 		if older := winner[slot]; older != nil {
 			p.state = api.StateConflict
@@ -238,10 +238,7 @@ func (w *world) pollutes(p *preview) *api.Problem {
 }
 
 // warn notes what makes a preview less useful than its owner may think.
-func (w *world) warn(p *preview) {
-	if _, err := api.HostLabel(p.key, p.target, w.namespace); err != nil {
-		p.warnings = append(p.warnings, *problem("NoHostName", "%s has no host name of its own, requests reach it by header only: %v", p.name, err))
-	}
+func (p *preview) warn() {
 	if unknown := unknownConsent(p.service); unknown != nil {
 		p.warnings = append(p.warnings, *unknown)
 	}

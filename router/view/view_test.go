@@ -319,11 +319,11 @@ func TestRoutes(t *testing.T) {
 			states: []string{"deployment/bad pr-1 invalid NoPort 0/0", good},
 			routes: []string{route},
 		},
-		"a key that is too long for a host name": {
+		"a key that is too long for a plain host name": {
 			edit: func(o *viewtest.Namespace) {
 				deployment(o, "api-pr-42").Labels[api.LabelKey] = strings.Repeat("x", 60)
 			},
-			states: []string{"deployment/api-pr-42 " + strings.Repeat("x", 60) + " routed (NoHostName) 2/2"},
+			states: []string{"deployment/api-pr-42 " + strings.Repeat("x", 60) + " routed 2/2"},
 			routes: []string{"8080 " + strings.Repeat("x", 60) + " deployment/api-pr-42 10.0.0.5:8080"},
 		},
 		"the same target and key twice: the older wins": {

@@ -13,7 +13,6 @@ func testBadInput(t *testing.T) {
 
 	for _, want := range []struct{ namespace, object, reason, message string }{
 		{"bad", "Deployment/no-such-target", "UnknownTarget", "nowhere"},
-		{"bad", "Deployment/long-key", "NoHostName", "too-long"},
 		{"bad", "Deployment/no-ports", "NoPort", "named http"},
 		{"bad", "Pod/on-the-host", "NotInjected", "hostNetwork"},
 		{"bad", "Job/once", "NotInjected", "Job"},
