@@ -35,6 +35,7 @@ type View struct {
 	Text   string                   // the Status as the ConfigMap holds it
 	// References are the previews' topmost objects, by the name of the preview: Events go to them.
 	References map[string]corev1.ObjectReference
+	Entries    map[string]Entry // by the name of the Service
 	// Next is when a preview expires, so that the view will be another; zero if none will.
 	Next time.Time
 }
@@ -45,7 +46,10 @@ func New(namespace string, o Objects, acks api.Acks, now time.Time) *View {
 	w := newWorld(namespace, o)
 	w.now = now
 	previews := w.findPreviews()
-	v := &View{Tables: w.tables(previews), References: map[string]corev1.ObjectReference{}, Next: nextExpiry(previews, now)}
+	v := &View{
+		Tables: w.tables(previews), References: map[string]corev1.ObjectReference{}, Entries: w.entries(),
+		Next: nextExpiry(previews, now),
+	}
 	for _, p := range previews {
 		v.References[p.name] = p.object
 		v.Status.Previews = append(v.Status.Previews, w.previewStatus(p, v.Tables, acks))
