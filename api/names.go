@@ -93,7 +93,8 @@ const (
 	// HeaderServedBy is added by the proxy to every answer of a preview: "<namespace>/<pod>".
 	HeaderServedBy = "Detour-Served-By"
 
-	// HeaderError is set by the proxy on the answers that it writes itself: a named reason such as "no-endpoint".
+	// HeaderError is set by the proxy and by the router's gateway on the answers that they write themselves: a named
+	// reason such as "no-endpoint".
 	// Answers of an app never get it.
 	HeaderError = "Detour-Error"
 )
