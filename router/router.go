@@ -14,6 +14,9 @@
 // Every replica does all of this. A version is a hash of the table, so replicas agree without talking; only what
 // proxies acknowledge reaches one replica, so they ask each other for that.
 //
+// If it has a domain for it, a replica also serves previews by URL: package gateway takes the snapshot and nothing else
+// of all this.
+//
 // # Use
 //
 //	err := router.New(router.Config{Kube: cfg}).Run(ctx)
@@ -30,8 +33,8 @@
 //
 // # What it does not do
 //
-// It changes no workload, Pod or Service; that is the webhook's. It carries no traffic; that is the proxies', and
-// they keep their last table when no router answers.
+// It changes no workload, Pod or Service; that is the webhook's. It carries no traffic but that of
+// preview URLs; the rest is the proxies', and they keep their last table when no router answers.
 package router
 
 import (
@@ -52,6 +55,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	"github.com/detour-dev/detour/api"
+	"github.com/detour-dev/detour/router/gateway"
+	"github.com/detour-dev/detour/router/view"
 )
 
 // Config is the router's configuration. Only Kube is required.
@@ -74,6 +79,10 @@ type Config struct {
 	// TokenFile holds the router's own token for [api.Audience]; default [api.TokenFile].
 	TokenFile string
 
+	// Gateway serves previews by URL. It is off while its Domain is empty: whoever reaches its port reaches the Services
+	// of every namespace that takes part. Its Log is this Log.
+	Gateway gateway.Config
+
 	Log *slog.Logger // default slog.Default()
 }
 
@@ -85,6 +94,7 @@ func (c Config) withDefaults() Config {
 	c.ServerName = cmp.Or(c.ServerName, "detour-router.detour-system.svc")
 	c.TokenFile = cmp.Or(c.TokenFile, api.TokenFile)
 	c.Log = cmp.Or(c.Log, slog.Default())
+	c.Gateway.Log = c.Log
 	return c
 }
 
@@ -156,10 +166,11 @@ func connect(cfg *rest.Config) (kube, error) {
 // run builds the parts, starts them in the order of who needs whom, and stops them in reverse:
 //
 //  1. readiness fails, so that no proxy is sent here any more
-//  2. the API closes its listener and ends its streams, so that proxies connect to another replica at once
-//  3. nothing is published any more, and no peer is asked
-//  4. the loop stops, and with it the informers
-//  5. metrics and health go last, so that the end can be watched
+//  2. the gateway lets requests end
+//  3. the API closes its listener and ends its streams, so that proxies connect to another replica at once
+//  4. nothing is published any more, and no peer is asked
+//  5. the loop stops, and with it the informers
+//  6. metrics and health go last, so that the end can be watched
 func run(ctx context.Context, cfg Config, k kube) error {
 	wake := newSignal()
 	latest := newLatest[snapshot]()
@@ -175,9 +186,13 @@ func run(ctx context.Context, cfg Config, k kube) error {
 		latest: latest, acks: acks, metrics: metrics, log: cfg.Log, closing: make(chan struct{}),
 	}
 	health.synced = func() bool { s, _ := latest.get(); return s.isComplete() }
+	gateway, err := newGateway(cfg.Gateway, latest, metrics)
+	if err != nil {
+		return err
+	}
 
 	var parts parts
-	defer parts.stop()                // 2 to 5
+	defer parts.stop()                // 2 to 6
 	defer health.stopping.Store(true) // 1
 	parts.start("health", serveHTTP(cfg.Health, health.handler()))
 	parts.start("metrics", serveHTTP(cfg.Metrics, metrics.handler()))
@@ -185,6 +200,9 @@ func run(ctx context.Context, cfg Config, k kube) error {
 	parts.start("peers", peers.run)
 	parts.start("publisher", publisher.run)
 	parts.start("api", serveAPI(cfg, server, &health.serving))
+	if gateway != nil {
+		parts.start("gateway", gateway.Run)
+	}
 	select {
 	case <-ctx.Done():
 		cfg.Log.Info("stopping")
@@ -192,4 +210,17 @@ func run(ctx context.Context, cfg Config, k kube) error {
 	case err := <-parts.failed:
 		return err
 	}
+}
+
+// newGateway returns nil when no domain leads to it.
+func newGateway(cfg gateway.Config, latest *latest[snapshot], m *metrics) (*gateway.Gateway, error) {
+	if cfg.Domain == "" {
+		return nil, nil
+	}
+	views := func() (map[string]*view.View, <-chan struct{}) { return latest.get() }
+	g, err := gateway.New(cfg, views, m.registry)
+	if err != nil {
+		return nil, fmt.Errorf("configuring the gateway: %w", err)
+	}
+	return g, nil
 }

@@ -37,6 +37,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/detour-dev/detour/api"
+	"github.com/detour-dev/detour/router/gateway"
 	"github.com/detour-dev/detour/router/view/viewtest"
 )
 
@@ -147,6 +148,7 @@ func TestRun(t *testing.T) {
 	cfg := Config{
 		Listen: freeAddress(t), Health: freeAddress(t), Metrics: freeAddress(t), CertDir: t.TempDir(),
 		TokenFile: filepath.Join(t.TempDir(), "token"), Log: slog.New(slog.DiscardHandler),
+		Gateway: gateway.Config{Domain: "preview.test", Listen: freeAddress(t)},
 	}.withDefaults()
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -167,10 +169,18 @@ func TestRun(t *testing.T) {
 	eventually(t, "routed", func() bool {
 		return slices.Equal(publishedStates(t, f), []string{"deployment/api-pr-42 pr-42 routed 2/2"})
 	})
+	for host, want := range map[string]string{
+		"pr-42--apii--shop": "no Service apii in namespace shop", "pr-1--api--shop": "no preview has the key pr-1",
+	} {
+		if got := getAs(t, "http://"+cfg.Gateway.Listen, host+".preview.test"); !strings.Contains(got, want) {
+			t.Errorf("the gateway says of %s: %s, want %s", host, got, want)
+		}
+	}
 	eventually(t, "an Event", func() bool { return slices.Contains(events.take(), "Deployment/api-pr-42 Normal Routed") })
 	for _, want := range []string{
 		`detour_previews{namespace="shop",state="routed"} 1`, "detour_router_proxies 2", "detour_router_acks_total 2",
 		`detour_preview_requests{namespace="shop",preview="deployment/api-pr-42"} 14`,
+		`detour_gateway_requests_total{result="unknown-host"} 2`,
 	} {
 		if got := get(t, "http://"+cfg.Metrics+"/metrics"); !strings.Contains(got, want) {
 			t.Errorf("/metrics lacks %s:\n%s", want, got)
@@ -247,9 +257,17 @@ func eventually(t *testing.T, what string, is func() bool) {
 	}
 }
 
-func get(t *testing.T, url string) string {
+func get(t *testing.T, url string) string { return getAs(t, url, "") }
+
+// getAs asks for another host than that of url.
+func getAs(t *testing.T, url, host string) string {
+	req, err := http.NewRequest("GET", url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = host
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := c.Get(url)
+	resp, err := c.Do(req)
 	if err != nil {
 		return err.Error()
 	}
@@ -351,10 +369,12 @@ func (s proxyStream) table(t *testing.T) api.Table {
 }
 
 func TestDefaults(t *testing.T) {
-	got := New(Config{Log: slog.Default()}).cfg
+	log := slog.Default()
+	got := New(Config{Log: log}).cfg
 	want := Config{
 		Listen: ":8443", Health: ":8081", Metrics: ":8080", CertDir: "/tls",
-		ServerName: "detour-router.detour-system.svc", TokenFile: api.TokenFile, Log: slog.Default(),
+		ServerName: "detour-router.detour-system.svc", TokenFile: api.TokenFile, Log: log,
+		Gateway: gateway.Config{Log: log},
 	}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b *slog.Logger) bool { return a == b })); diff != "" {
 		t.Errorf("-want +got\n%s", diff)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/detour-dev/detour/api"
 	"github.com/detour-dev/detour/router"
+	"github.com/detour-dev/detour/router/gateway"
 )
 
 func main() {
@@ -38,6 +39,7 @@ func run(ctx context.Context, args []string) error {
 	flags.StringVar(&cfg.Peers, "peers", "", "host:port of a headless Service that resolves to every replica")
 	flags.StringVar(&cfg.ServerName, "server-name", "detour-router.detour-system.svc", "name that peers' certificates are checked for")
 	flags.StringVar(&cfg.TokenFile, "token-file", api.TokenFile, "file of this ServiceAccount's token for the audience "+api.Audience)
+	addGatewayFlags(flags, &cfg.Gateway)
 	_ = flags.Parse(args) // it exits
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q: the router takes flags only", flags.Arg(0))
@@ -47,6 +49,16 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("finding the API server (in a cluster, or by KUBECONFIG): %w", err)
 	}
 	return router.New(cfg).Run(ctx)
+}
+
+// addGatewayFlags adds what makes previews reachable by URL (docs/urls.md).
+func addGatewayFlags(flags *flag.FlagSet, cfg *gateway.Config) {
+	flags.StringVar(&cfg.Domain, "gateway-domain", "", "serve previews at <key>--<service>--<namespace>.<domain>; off when empty. "+
+		"It asks nobody who they are: whoever reaches -gateway-listen reaches every Service of the namespaces that take part")
+	flags.StringVar(&cfg.Listen, "gateway-listen", ":8082", "address of the gateway for preview URLs (HTTP)")
+	flags.StringVar(&cfg.Namespace, "gateway-namespace", "", "namespace of preview hosts that name none, <key>--<service>.<domain>")
+	flags.BoolVar(&cfg.TrustForwarded, "gateway-trust-forwarded", false, "hand X-Forwarded-... headers on to apps: only where nothing but a proxy that sets them reaches the gateway")
+	flags.Func("gateway-plain-host", "`host=namespace/service`: redirects to this host stay within a preview (may be repeated)", cfg.AddPlainHost)
 }
 
 // newLogger makes one logger for the router and the libraries that it uses.
