@@ -79,8 +79,8 @@ type Config struct {
 	// TokenFile holds the router's own token for [api.Audience]; default [api.TokenFile].
 	TokenFile string
 
-	// Gateway serves previews by URL. It is off while its Domain is empty: whoever reaches its port reaches the Services
-	// of every namespace that takes part. Its Log is this Log.
+	// Gateway serves previews by URL. It is off while its Domain is empty: without SigningKeys, whoever reaches its port
+	// reaches the Services of every namespace that takes part. Its Log is this Log.
 	Gateway gateway.Config
 
 	Log *slog.Logger // default slog.Default()

@@ -89,6 +89,7 @@ func (x exchange) rewrite(r *httputil.ProxyRequest) {
 	x.setForwarded(r)
 	r.Out.Header.Add("Via", viaMark)
 	replaceKey(r.Out.Header, x.name.Key)
+	hideSignature(r.Out)
 }
 
 // viaMark tells a request that has come through a gateway (RFC 9110, section 7.6.3).

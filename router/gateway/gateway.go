@@ -20,8 +20,9 @@
 //
 // # What it does not do
 //
-// It asks nobody who they are: whoever reaches its port reaches every Service of the namespaces that take part. It
-// speaks no TLS, which is for the proxy or load balancer in front of it. It looks into no body.
+// It asks nobody who they are: whoever reaches its port, and with SigningKeys has a signed URL, reaches every Service of
+// the namespaces that take part. It speaks no TLS, which is for the proxy or load balancer in front of it. It looks into no
+// body.
 package gateway
 
 import (
@@ -56,6 +57,9 @@ type Config struct {
 	// TrustForwarded has the X-Forwarded-… headers of whoever connects handed on to the app. They are replaced when it
 	// is false. Set it where a proxy that sets them itself is the only one to reach the gateway.
 	TrustForwarded bool
+	// SigningKeys is a file with one key of at least 32 characters a line; any of them may have signed a host
+	// ([api.SignHost]), and a request without a signature is refused. Everyone is let in when it is empty.
+	SigningKeys string
 
 	Log *slog.Logger // default slog.Default()
 }
@@ -92,6 +96,10 @@ func (c Config) withDefaults() Config {
 func (c Config) check() error {
 	if len(c.Domain) > maxDomain || !domainPattern.MatchString(c.Domain) {
 		return fmt.Errorf("Config.Domain %q: want the name of a domain of at most %d characters, such as preview.example.com", c.Domain, maxDomain)
+	}
+	if c.SigningKeys != "" {
+		_, err := signingKeys(c.SigningKeys)
+		return err
 	}
 	return nil
 }
@@ -145,7 +153,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listening on %s: %w", g.cfg.Listen, err)
 	}
-	g.cfg.Log.Info("serving previews by URL to whoever reaches this address", "address", listener.Addr().String(), "domain", g.cfg.Domain)
+	g.cfg.Log.Info("serving previews by URL", "address", listener.Addr().String(), "domain", g.cfg.Domain, "signed", g.cfg.SigningKeys != "")
 	return g.serve(ctx, listener)
 }
 
@@ -218,6 +226,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, why)
 		return
 	}
+	if !g.admit(w, r) {
+		return
+	}
 	t, why := g.find(r.Context(), r.Host)
 	if why != nil {
 		g.refuse(w, r, why)
@@ -246,13 +257,16 @@ type metrics struct {
 	inFlight prometheus.Gauge
 }
 
-// resultForwarded counts what was sent on; the other results are the reasons of refusals.
-const resultForwarded = "forwarded"
+// Results that are no reasons of refusals.
+const (
+	resultForwarded = "forwarded"
+	resultSignedIn  = "signed-in" // a browser was told to come again with a cookie
+)
 
 func newMetrics(registry prometheus.Registerer) metrics {
 	m := metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "detour_gateway_requests_total", Help: "Requests by result: forwarded, or the reason that Detour-Error gave.",
+			Name: "detour_gateway_requests_total", Help: "Requests by result: forwarded, signed-in, or the reason that Detour-Error gave.",
 		}, []string{"result"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "detour_gateway_requests_in_flight", Help: "Requests, streams and upgraded connections that are open now.",

@@ -33,11 +33,22 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, why *refusal) {
 	switch {
 	case isGRPC(r):
 		why.tellGRPC(h)
-	case why.status == http.StatusServiceUnavailable && showsPages(r):
+	case why.title() != "" && showsPages(r):
 		why.tellBrowser(w)
 	default:
 		http.Error(w, why.message, why.status)
 	}
+}
+
+// title is that of the page for a browser; "" means that a line of text does.
+func (why *refusal) title() string {
+	switch why.status {
+	case http.StatusServiceUnavailable:
+		return "This preview is not ready"
+	case http.StatusForbidden:
+		return "This preview is not for everyone"
+	}
+	return ""
 }
 
 // showsPages reports whether a person waits for the answer, in a browser that may ask again by itself.
@@ -48,11 +59,13 @@ func showsPages(r *http.Request) bool {
 
 // tellGRPC answers with a status in the place of trailers (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
 func (why *refusal) tellGRPC(h http.Header) {
-	const notFound, internal, unavailable = "5", "13", "14"
+	const notFound, denied, internal, unavailable = "5", "7", "13", "14"
 	status := internal
 	switch why.status {
 	case http.StatusNotFound, http.StatusGone:
 		status = notFound
+	case http.StatusForbidden:
+		status = denied
 	case http.StatusServiceUnavailable, http.StatusBadGateway:
 		status = unavailable
 	}
@@ -65,18 +78,19 @@ func (why *refusal) tellBrowser(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
 	w.WriteHeader(why.status)
-	_ = page.Execute(w, struct{ Message, Reload string }{why.message, retryAfter}) // the client has gone
+	content := struct{ Title, Message, Reload string }{why.title(), why.message, w.Header().Get("Retry-After")}
+	_ = page.Execute(w, content) // the client has gone
 }
 
 var page = template.Must(template.New("page").Parse(`<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
-<meta http-equiv="refresh" content="{{.Reload}}">
+{{with .Reload}}<meta http-equiv="refresh" content="{{.}}">{{end}}
 <meta name="viewport" content="width=device-width">
-<title>Preview not ready</title>
+<title>{{.Title}}</title>
 <style>body { font: 1rem/1.5 system-ui, sans-serif; margin: 15vh auto; max-width: 40rem; padding: 0 1rem }</style>
-<h1>This preview is not ready</h1>
+<h1>{{.Title}}</h1>
 <p>{{.Message}}</p>
-<p>This page looks again every {{.Reload}} seconds.</p>
+{{with .Reload}}<p>This page looks again every {{.}} seconds.</p>{{end}}
 </html>
 `))
