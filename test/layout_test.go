@@ -12,12 +12,12 @@ const module = "github.com/detour-dev/detour/"
 // TestPartsKeepApart holds the table 'Parts' of the README: what a folder must not import, directly or through others.
 func TestPartsKeepApart(t *testing.T) {
 	for folder, forbidden := range map[string][]string{
-		"api":         {module, "k8s.io/", "sigs.k8s.io/", "golang.org/x/", "github.com/"},
-		"proxy":       {module + "webhook", module + "router", module + "plugin", "k8s.io/", "sigs.k8s.io/"},
-		"router":      {module + "webhook", module + "proxy", module + "plugin", module + "router/view/viewtest"},
-		"router/view": {module + "webhook", module + "proxy", "sigs.k8s.io/controller-runtime", "k8s.io/client-go"},
-		"webhook":     {module + "router", module + "proxy", module + "plugin"},
-		"plugin":      {module + "webhook", module + "router", module + "proxy", "sigs.k8s.io/controller-runtime"},
+		"api":                       {module, "k8s.io/", "sigs.k8s.io/", "golang.org/x/", "github.com/"},
+		"proxy":                     {module + "webhook", module + "router", module + "cmd/kubectl-detour/plugin", "k8s.io/", "sigs.k8s.io/"},
+		"router":                    {module + "webhook", module + "proxy", module + "cmd/kubectl-detour/plugin", module + "router/view/viewtest"},
+		"router/view":               {module + "webhook", module + "proxy", "sigs.k8s.io/controller-runtime", "k8s.io/client-go"},
+		"webhook":                   {module + "router", module + "proxy", module + "cmd/kubectl-detour/plugin"},
+		"cmd/kubectl-detour/plugin": {module + "webhook", module + "router", module + "proxy", "sigs.k8s.io/controller-runtime"},
 		// The gateway faces the world: it has no way to the API server.
 		"router/gateway": {module + "webhook", module + "proxy", "sigs.k8s.io/controller-runtime", "k8s.io/client-go"},
 	} {

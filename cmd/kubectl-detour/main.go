@@ -10,7 +10,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // the ways of clouds to log in
 
-	"github.com/detour-dev/detour/plugin"
+	"github.com/detour-dev/detour/cmd/kubectl-detour/plugin"
 )
 
 func main() {

@@ -27,7 +27,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/detour-dev/detour/api"
-	"github.com/detour-dev/detour/plugin"
+	"github.com/detour-dev/detour/cmd/kubectl-detour/plugin"
 )
 
 // answer is what one call of the plugin came to.

@@ -169,10 +169,10 @@ func checkGolden(t *testing.T, file string, preview *appsv1.Deployment, notes []
 	}
 	want, err := os.ReadFile(file)
 	if err != nil {
-		t.Fatalf("%v: write it with go test ./plugin -update", err)
+		t.Fatalf("%v: write it with go test ./cmd/kubectl-detour/plugin -update", err)
 	}
 	if diff := cmp.Diff(string(want), got.String()); diff != "" {
-		t.Errorf("not as in %s: if this is meant, go test ./plugin -update (-want +got)\n%s", file, diff)
+		t.Errorf("not as in %s: if this is meant, go test ./cmd/kubectl-detour/plugin -update (-want +got)\n%s", file, diff)
 	}
 }
 
