@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -122,8 +121,9 @@ func (c *creation) check() error {
 		return usageError("%q cannot be an image: use the form REPOSITORY:TAG", c.image)
 	case c.replicas < 1:
 		return usageError("--replicas=%d: without a Pod nothing would answer", c.replicas)
-	case !slices.Contains([]string{dryRunNone, dryRunClient, dryRunServer}, c.dryRun):
-		return usageError("--dry-run=%s: use none, client or server", c.dryRun)
+	}
+	if err := checkDryRun(c.dryRun); err != nil {
+		return err
 	}
 	for _, pair := range c.variables {
 		name, value, found := strings.Cut(pair, "=")

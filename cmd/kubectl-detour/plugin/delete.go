@@ -71,7 +71,7 @@ func (r *removal) run(ctx context.Context, s *session) error {
 		return err
 	}
 	for _, object := range found {
-		if err := s.delete(ctx, object); err != nil {
+		if err := s.delete(ctx, object, deletionOf(object)); err != nil {
 			return err
 		}
 		fmt.Fprintf(s.Out, "%s deleted\n", object.name)
@@ -119,10 +119,14 @@ func (r *removal) checkOurs(s *session, found []labelled) error {
 		strings.Join(others, ", "), s.self, labelManagedBy, manager)
 }
 
-func (s *session) delete(ctx context.Context, object labelled) error {
+// deletionOf deletes this very object, and no other that has taken its name, with what it owns.
+func deletionOf(object labelled) metav1.DeleteOptions {
 	background := metav1.DeletePropagationBackground
 	uid := object.GetUID()
-	options := metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: &metav1.Preconditions{UID: &uid}}
+	return metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: &metav1.Preconditions{UID: &uid}}
+}
+
+func (s *session) delete(ctx context.Context, object labelled, options metav1.DeleteOptions) error {
 	err := s.dynamic.Resource(object.kind).Namespace(s.namespace).Delete(ctx, object.GetName(), options)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("deleting %s: %w", object.name, err)

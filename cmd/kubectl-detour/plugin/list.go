@@ -54,7 +54,7 @@ func (l *listing) run(ctx context.Context, s *session) error {
 	if err := checkOutput(l.output, "json", "yaml", "wide", "name"); err != nil {
 		return err
 	}
-	boards, err := l.boards(ctx, s)
+	boards, err := s.boards(ctx, l.all)
 	if err != nil {
 		return err
 	}
@@ -68,8 +68,9 @@ func (l *listing) run(ctx context.Context, s *session) error {
 	return l.print(s, found)
 }
 
-func (l *listing) boards(ctx context.Context, s *session) ([]*board, error) {
-	if l.all {
+// boards are those of all namespaces, or the one of the session's.
+func (s *session) boards(ctx context.Context, all bool) ([]*board, error) {
+	if all {
 		return s.readBoards(ctx)
 	}
 	b, err := s.readBoard(ctx)

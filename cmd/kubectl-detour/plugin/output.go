@@ -18,6 +18,14 @@ func checkOutput(output string, known ...string) error {
 	return usageError("-o %s: use %s", output, strings.Join(known, ", "))
 }
 
+// checkDryRun refuses a value of --dry-run that is none.
+func checkDryRun(dryRun string) error {
+	if slices.Contains([]string{dryRunNone, dryRunClient, dryRunServer}, dryRun) {
+		return nil
+	}
+	return usageError("--dry-run=%s: use none, client or server", dryRun)
+}
+
 // printObject prints "json" or "yaml".
 func printObject(w io.Writer, output string, object any) error {
 	content, err := json.MarshalIndent(object, "", "  ")

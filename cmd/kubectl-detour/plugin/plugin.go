@@ -91,7 +91,7 @@ func (p *plugin) command() *cobra.Command {
 
 func (p *plugin) verbs() []*cobra.Command {
 	return []*cobra.Command{
-		p.createCommand(), p.listCommand(), p.statusCommand(), p.waitCommand(), p.deleteCommand(),
+		p.createCommand(), p.listCommand(), p.statusCommand(), p.waitCommand(), p.deleteCommand(), p.gcCommand(),
 		p.enableCommand(), p.disableCommand(), p.versionCommand(),
 	}
 }
