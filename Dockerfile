@@ -1,12 +1,12 @@
 # For those who have a container engine; hack/images builds the same without one.
 #
-#   docker build --target webhook -t REGISTRY/webhook:TAG .      (and router, and proxy)
+#   docker build --target webhook -t REGISTRY/webhook:TAG .      (and router, proxy, kubectl-detour)
 FROM golang:1.26 AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/ ./cmd/router ./cmd/webhook && hack/proxy /out/proxy
+RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/ ./cmd/router ./cmd/webhook ./cmd/kubectl-detour && hack/proxy /out/proxy
 
 FROM scratch AS proxy
 COPY --from=build /out/proxy /proxy
@@ -22,6 +22,12 @@ FROM scratch AS webhook
 COPY --from=build /out/webhook /webhook
 USER 65532:65532
 ENTRYPOINT ["/webhook"]
+
+# The plugin, for manifests/gc.
+FROM scratch AS kubectl-detour
+COPY --from=build /out/kubectl-detour /kubectl-detour
+USER 65532:65532
+ENTRYPOINT ["/kubectl-detour"]
 
 # The demo shop.
 FROM build AS build-shop

@@ -32,5 +32,5 @@ render() {
 # tree and has no tag of its own.
 with_images() {
   local tag=${TAG:-$(cat bin/tag)}
-  sed -E "s#ghcr\.io/detour-dev/(webhook|router|proxy|shop):dev#$REGISTRY/\1:$tag#; s#ghcr\.io/detour-dev/#$REGISTRY/#"
+  sed -E "s#ghcr\.io/detour-dev/(webhook|router|proxy|kubectl-detour|shop):dev#$REGISTRY/\1:$tag#; s#ghcr\.io/detour-dev/#$REGISTRY/#"
 }

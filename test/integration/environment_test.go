@@ -86,7 +86,7 @@ func run(m *testing.M) (int, error) {
 	if err := writeRouterToken(certificates); err != nil {
 		return 0, fmt.Errorf("making the router's own token: %w", err)
 	}
-	for _, file := range []string{"base/webhook.yaml", "base/router.yaml", "roles/previews.yaml", "roles/namespace.yaml"} {
+	for _, file := range []string{"base/webhook.yaml", "base/router.yaml", "roles/previews.yaml", "roles/namespace.yaml", "gc/gc.yaml"} {
 		if err := grantRights("../../manifests/" + file); err != nil {
 			return 0, fmt.Errorf("granting the rights of %s: %w", file, err)
 		}

@@ -46,6 +46,18 @@ func TestPluginCollects(t *testing.T) {
 	d.detour(t, "gc", "--force", "--wait=false").check(t, 0, "deployment/by-hand deleted from namespace plugin-gc\n", "")
 }
 
+// TestPluginCollectsEverywhere runs what manifests/gc runs, with the rights that it has.
+func TestPluginCollectsEverywhere(t *testing.T) {
+	newNamespace(t, "plugin-gc-all")
+	d := newDeveloper(t, "plugin-gc-all", "detour-previews")
+	newBaseline(t, "plugin-gc-all", "api")
+	d.detour(t, "create", "api", "--key", "goes", "--image", "app:2", "--wait=false").check(t, 0, "applied", "")
+	annotate(t, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "api-goes", Namespace: "plugin-gc-all"}}, api.AnnotationTTL, "1s")
+	waitForState(t, "plugin-gc-all", "deployment/api-goes", api.StateExpired)
+	job := &developer{kubeconfig: d.kubeconfig, namespace: "detour-system", account: "system:serviceaccount:detour-system:detour-gc"}
+	job.detour(t, "gc", "--all-namespaces", "--wait=false").check(t, 0, "deployment/api-goes deleted from namespace plugin-gc-all\n", "")
+}
+
 func deploymentsOf(t *testing.T, namespace string) string {
 	t.Helper()
 	var list appsv1.DeploymentList

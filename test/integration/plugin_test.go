@@ -5,6 +5,7 @@ package integration
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,6 +40,7 @@ type answer struct {
 // developer calls the plugin with the rights of manifests/roles in one namespace, and no others.
 type developer struct {
 	kubeconfig, namespace string
+	account               string // "" is [developer.user]
 }
 
 // newDeveloper binds one of the roles.
@@ -62,7 +64,7 @@ func newDeveloper(t *testing.T, namespace, role string) *developer {
 	return d
 }
 
-func (d *developer) user() string { return "developer-of-" + d.namespace }
+func (d *developer) user() string { return cmp.Or(d.account, "developer-of-"+d.namespace) }
 
 // detour runs "kubectl detour" to its end.
 func (d *developer) detour(t *testing.T, args ...string) answer {
