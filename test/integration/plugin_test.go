@@ -41,6 +41,7 @@ type answer struct {
 type developer struct {
 	kubeconfig, namespace string
 	account               string // "" is [developer.user]
+	groups                []string
 }
 
 // newDeveloper binds one of the roles.
@@ -75,6 +76,9 @@ func (d *developer) detour(t *testing.T, args ...string) answer {
 // begin runs it in the background.
 func (d *developer) begin(t *testing.T, args ...string) <-chan answer {
 	args = append(args, "--kubeconfig", d.kubeconfig, "-n", d.namespace, "--as", d.user())
+	for _, group := range d.groups {
+		args = append(args, "--as-group", group)
+	}
 	done := make(chan answer, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

@@ -16,6 +16,7 @@ const (
 	exitNotFound   = 3
 	exitTimeout    = 4
 	exitUnroutable = 5
+	exitFindings   = 6
 )
 
 // failure is an error with an exit code of its own.

@@ -1,5 +1,5 @@
-// Package plugin is kubectl's plugin: it makes previews, waits until requests reach them and removes them, and has
-// namespaces take part.
+// Package plugin is kubectl's plugin: it makes previews, waits until requests reach them and removes them, has namespaces
+// take part, and says what is wrong.
 //
 // # Use
 //
@@ -7,7 +7,7 @@
 //
 // Each verb is a file and goes one way: arguments become a value, the value runs in a [session]. The answer is on stdout;
 // progress, notes and errors are on stderr. What a preview consists of, [previewOf], and what to make of its state,
-// [verdictOn], are pure functions.
+// [verdictOn], are pure functions; so is what is wrong with a namespace, [diagnose].
 //
 // # What it does not do
 //
@@ -45,7 +45,8 @@ Exit codes:
   2  the arguments are wrong
   3  there is no such service, workload, preview or namespace
   4  it took longer than --timeout
-  5  the preview cannot be routed as it is: its Pods do not start, or it is invalid or in conflict`
+  5  the preview cannot be routed as it is: its Pods do not start, or it is invalid or in conflict
+  6  doctor has found errors or warnings`
 
 // plugin is one call of the program.
 type plugin struct {
@@ -92,7 +93,7 @@ func (p *plugin) command() *cobra.Command {
 func (p *plugin) verbs() []*cobra.Command {
 	return []*cobra.Command{
 		p.createCommand(), p.listCommand(), p.statusCommand(), p.waitCommand(), p.deleteCommand(), p.gcCommand(),
-		p.enableCommand(), p.disableCommand(), p.versionCommand(),
+		p.enableCommand(), p.disableCommand(), p.doctorCommand(), p.versionCommand(),
 	}
 }
 

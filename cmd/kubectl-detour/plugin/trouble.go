@@ -46,7 +46,7 @@ func (s *session) showLog(ctx context.Context, pod *corev1.Pod, c corev1.Contain
 }
 
 func eventText(events []corev1.Event) string {
-	slices.SortStableFunc(events, func(a, b corev1.Event) int { return a.LastTimestamp.Compare(b.LastTimestamp.Time) })
+	slices.SortStableFunc(events, func(a, b corev1.Event) int { return timeOf(&a).Compare(timeOf(&b)) })
 	var lines []string
 	for _, e := range events {
 		lines = append(lines, fmt.Sprintf("%s %s: %s", e.Type, e.Reason, e.Message))

@@ -6,11 +6,15 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // system is the namespace that the manifests install Detour into.
 const system = "detour-system"
+
+// configuration is the name of both webhook configurations.
+const configuration = "detour"
 
 // envProxyImage is how the manifests tell the webhook which image the sidecar has.
 const envProxyImage = "PROXY_IMAGE"
@@ -63,15 +67,26 @@ func (s *session) readImages(ctx context.Context, v *versions) error {
 		if err != nil {
 			return err
 		}
-		container := deployment.Spec.Template.Spec.Containers[0]
-		*image = container.Image
-		for _, env := range container.Env {
-			if env.Name == envProxyImage {
-				v.Proxy = env.Value
-			}
+		*image = imageOf(deployment)
+		if proxy := proxyImageOf(deployment); proxy != "" {
+			v.Proxy = proxy
 		}
 	}
 	return nil
+}
+
+func imageOf(deployment *appsv1.Deployment) string {
+	return deployment.Spec.Template.Spec.Containers[0].Image
+}
+
+// proxyImageOf is what the webhook gives to Pods.
+func proxyImageOf(deployment *appsv1.Deployment) string {
+	for _, env := range deployment.Spec.Template.Spec.Containers[0].Env {
+		if env.Name == envProxyImage {
+			return env.Value
+		}
+	}
+	return ""
 }
 
 // clientVersion is the module's, or the commit's for who builds from a checkout.
