@@ -1,5 +1,5 @@
 // Package plugin is kubectl's plugin: it makes previews, waits until requests reach them and removes them, has namespaces
-// take part, and says what is wrong.
+// take part, says what is wrong, and takes Detour out of a cluster.
 //
 // # Use
 //
@@ -12,8 +12,8 @@
 // # What it does not do
 //
 // It routes nothing and knows nothing of proxies: it makes what anyone could make with kubectl, and reads the status that
-// the router and the webhook keep in the namespace. A developer's rights in one namespace are enough for all but enabling
-// and disabling; manifests/roles has them.
+// the router and the webhook keep in the namespace. A developer's rights in one namespace are enough for all but enabling,
+// disabling and uninstalling; manifests/roles has them.
 package plugin
 
 import (
@@ -93,7 +93,7 @@ func (p *plugin) command() *cobra.Command {
 func (p *plugin) verbs() []*cobra.Command {
 	return []*cobra.Command{
 		p.createCommand(), p.listCommand(), p.statusCommand(), p.waitCommand(), p.deleteCommand(), p.gcCommand(),
-		p.enableCommand(), p.disableCommand(), p.doctorCommand(), p.versionCommand(),
+		p.enableCommand(), p.disableCommand(), p.doctorCommand(), p.uninstallCommand(), p.versionCommand(),
 	}
 }
 
