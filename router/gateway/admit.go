@@ -112,7 +112,7 @@ func (g *Gateway) keepSignature(w http.ResponseWriter, r *http.Request, signatur
 // hideSignature takes a request's signature out, which is between the client and the gateway.
 func hideSignature(r *http.Request) {
 	r.Header.Del(api.HeaderSignature)
-	setMembers(r.Header, "Cookie", ";", without(r.Header["Cookie"], ";", api.ParameterSignature))
+	api.RemoveCookie(r.Header, api.ParameterSignature)
 	r.URL.RawQuery = withoutSignature(r.URL.RawQuery)
 }
 

@@ -80,7 +80,7 @@ func isGRPC(r *http.Request) bool {
 func (x exchange) rewrite(r *httputil.ProxyRequest) {
 	r.Out.URL.Scheme, r.Out.URL.Host = "http", x.entry.Address.String()
 	r.Out.URL.RawQuery = r.In.URL.RawQuery // as it came, not as net/url would write it
-	r.Out.Trailer = nil                    // it could carry a key past replaceKey
+	r.Out.Trailer = nil                    // it could carry a key past ReplaceKey
 	if !strings.EqualFold(r.Out.Header.Get("Upgrade"), "websocket") {
 		// A switch to HTTP/2 would let requests through that nobody has looked at.
 		r.Out.Header.Del("Upgrade")
@@ -88,7 +88,7 @@ func (x exchange) rewrite(r *httputil.ProxyRequest) {
 	}
 	x.setForwarded(r)
 	r.Out.Header.Add("Via", viaMark)
-	replaceKey(r.Out.Header, x.name.Key)
+	api.ReplaceKey(r.Out.Header, x.name.Key)
 	hideSignature(r.Out)
 }
 

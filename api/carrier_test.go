@@ -1,4 +1,4 @@
-package gateway
+package api
 
 import (
 	"net/http"
@@ -37,7 +37,7 @@ func TestReplaceKey(t *testing.T) {
 			http.Header{"Baggage": {"a=\"x"}, "My_header": {"x"}},
 		},
 	} {
-		replaceKey(c.in, "pr-42")
+		ReplaceKey(c.in, "pr-42")
 		c.want.Set("Detour-Key", "pr-42")
 		member := "detour-key=pr-42"
 		if others := c.want.Get("Baggage"); others != "" {

@@ -1,44 +1,47 @@
-package gateway
+package api
 
 import (
 	"net/http"
 	"net/url"
 	"strings"
-
-	"github.com/detour-dev/detour/api"
 )
 
-// Carriers that apps may hand on, besides [api.HeaderKey] and [api.HeaderBaggage].
+// Carriers that apps may hand on, besides [HeaderKey] and [HeaderBaggage].
 const (
 	headerCorrelation = "Correlation-Context" // .NET's name for baggage
 	headerTraceState  = "Tracestate"
 	memberTraceState  = "detour"
-	headerOpenTracing = "Ot-Baggage-" + api.BaggageMember
-	headerJaeger      = "Uberctx-" + api.BaggageMember
+	headerOpenTracing = "Ot-Baggage-" + BaggageMember
+	headerJaeger      = "Uberctx-" + BaggageMember
 )
 
-// replaceKey leaves a key in a request's header, and takes out whatever else could carry one. What it takes out is more
+// ReplaceKey leaves a key in a request's header, and takes out whatever else could carry one. What it takes out is more
 // than what a proxy reads: an app that reads a member's name generously would hand it on as one that a proxy does read.
-func replaceKey(h http.Header, key string) {
+func ReplaceKey(h http.Header, key string) {
 	for name := range h {
 		if strings.Contains(name, "_") && isCarrier(strings.ReplaceAll(name, "_", "-")) {
 			delete(h, name) // CGI and its heirs take it for the one with '-'
 		}
 	}
-	h.Set(api.HeaderKey, key)
+	h.Set(HeaderKey, key)
 	h.Del(headerOpenTracing)
 	h.Del(headerJaeger)
-	setMembers(h, headerCorrelation, ",", without(h[headerCorrelation], ",", api.BaggageMember))
+	setMembers(h, headerCorrelation, ",", without(h[headerCorrelation], ",", BaggageMember))
 	setMembers(h, headerTraceState, ",", without(h[headerTraceState], ",", memberTraceState))
-	setMembers(h, "Cookie", ";", without(h["Cookie"], ";", api.BaggageMember))
+	RemoveCookie(h, BaggageMember)
 	// The key comes first, where no limit on baggage cuts it off.
-	baggage := without(h[api.HeaderBaggage], ",", api.BaggageMember)
-	setMembers(h, api.HeaderBaggage, ",", append([]string{api.BaggageMember + "=" + key}, baggage...))
+	baggage := without(h[HeaderBaggage], ",", BaggageMember)
+	setMembers(h, HeaderBaggage, ",", append([]string{BaggageMember + "=" + key}, baggage...))
+}
+
+// RemoveCookie takes a cookie out of a request's header, by whatever spelling of its name someone might read it.
+func RemoveCookie(h http.Header, name string) {
+	setMembers(h, "Cookie", ";", without(h["Cookie"], ";", name))
 }
 
 func isCarrier(name string) bool {
 	for _, carrier := range []string{
-		api.HeaderKey, api.HeaderBaggage, headerCorrelation, headerTraceState, headerOpenTracing, headerJaeger,
+		HeaderKey, HeaderBaggage, headerCorrelation, headerTraceState, headerOpenTracing, headerJaeger,
 	} {
 		if strings.EqualFold(name, carrier) {
 			return true
