@@ -93,8 +93,8 @@ const (
 	// HeaderServedBy is added by the proxy to every answer of a preview: "<namespace>/<pod>".
 	HeaderServedBy = "Detour-Served-By"
 
-	// HeaderError is set by the proxy and by the router's gateway on the answers that they write themselves: a named
-	// reason such as "no-endpoint".
+	// HeaderError is set by the proxy, by the router's gateway and by kubectl detour forward on the answers that they write
+	// themselves: a named reason such as "no-endpoint".
 	// Answers of an app never get it.
 	HeaderError = "Detour-Error"
 )

@@ -458,3 +458,31 @@ func TestPluginCompletes(t *testing.T) {
 		}
 	}
 }
+
+// TestPluginForward asks for a way that there is not. Whether there is one is for a whole cluster to show.
+func TestPluginForward(t *testing.T) {
+	newNamespace(t, "plugin-forward")
+	d := newDeveloper(t, "plugin-forward", "detour-previews")
+	newBaseline(t, "plugin-forward", "api")
+	create(t, newService("plugin-forward", "web", intstr.FromString("http")))
+	for _, target := range []string{"api", "web"} {
+		newPreview(t, "plugin-forward", target+"-pr-42", target, "pr-42")
+		waitForState(t, "plugin-forward", "deployment/"+target+"-pr-42", api.StateNotReady)
+	}
+	for _, c := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"pr-43"}, 3, `no preview in namespace plugin-forward has the key "pr-43"`},
+		{[]string{"pr-42"}, 2, "choose the one to enter with --service api or --service web"},
+		{[]string{"pr 42"}, 2, `"pr 42" cannot be a key`},
+		{[]string{"pr-42", "--service", "api", "--port", "http"}, 2, `"http" is not a port number`},
+		{[]string{"pr-42", "--service", "api", "--port", "0:81"}, 2, `Service api has no TCP port "81": --port LOCAL:REMOTE can have 80`},
+		{[]string{"pr-42", "--service", "web"}, 5, "port 80 of Service web: no Pod behind it is ready; kubectl detour enable plugin-forward"},
+		{[]string{"pr-43", "--service", "api"}, 1, "note: no preview in namespace plugin-forward has the key pr-43 yet"},
+		{[]string{"pr-42", "--service", "api"}, 1, "through Pod api-1, port 15401: port-forward: "},
+	} {
+		d.detour(t, append([]string{"forward"}, c.args...)...).check(t, c.code, "", c.want)
+	}
+}

@@ -1,5 +1,5 @@
-// Package plugin is kubectl's plugin: it makes previews, waits until requests reach them and removes them, has namespaces
-// take part, says what is wrong, and takes Detour out of a cluster.
+// Package plugin is kubectl's plugin: it makes previews, waits until requests reach them, leads there from a local port and
+// removes them, has namespaces take part, says what is wrong, and takes Detour out of a cluster.
 //
 // # Use
 //
@@ -92,7 +92,7 @@ func (p *plugin) command() *cobra.Command {
 
 func (p *plugin) verbs() []*cobra.Command {
 	return []*cobra.Command{
-		p.createCommand(), p.listCommand(), p.statusCommand(), p.waitCommand(), p.deleteCommand(), p.gcCommand(),
+		p.createCommand(), p.listCommand(), p.statusCommand(), p.waitCommand(), p.forwardCommand(), p.deleteCommand(), p.gcCommand(),
 		p.enableCommand(), p.disableCommand(), p.doctorCommand(), p.uninstallCommand(), p.versionCommand(),
 	}
 }
@@ -102,6 +102,7 @@ type session struct {
 	genericiooptions.IOStreams
 	self      string // how the plugin was called
 	namespace string
+	config    *rest.Config
 	kube      kubernetes.Interface
 	dynamic   dynamic.Interface
 }
@@ -137,7 +138,7 @@ func (p *plugin) connect() (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the kubeconfig: %w", err)
 	}
-	s := &session{IOStreams: p.streams, self: p.name, namespace: namespace}
+	s := &session{IOStreams: p.streams, self: p.name, namespace: namespace, config: config}
 	config.QPS, config.Burst = 50, 300        // as kubectl itself
 	config.WarningHandler = rest.NoWarnings{} // they are about manifests, which here are not the user's
 	if s.kube, err = kubernetes.NewForConfig(config); err != nil {
