@@ -22,6 +22,10 @@ const (
 	// LabelKey is set by users on a preview: the key that a request carries to reach it. The router and the
 	// webhook read it.
 	LabelKey = "detour.dev/key"
+
+	// LabelCommit is set by users, a CI job for instance, on the workload that has the two labels above: the commit that it
+	// runs, as 7 to 40 hexadecimal digits. The plugin writes it.
+	LabelCommit = "detour.dev/commit"
 )
 
 // Annotations.

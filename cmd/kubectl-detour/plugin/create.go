@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -44,8 +45,11 @@ The copy is a Deployment of its own, named <workload>-<key>, with the same confi
 volumes. No Service selects its Pods; it has no autoscaler and no disruption budget. Run it again to bring the preview up
 to date: it then is what the workload is by now, with what this call says, and nothing that an earlier call said.`
 
-const createExample = `  # Try a commit's image, whose tag is the commit, under the key pr-42
-  %[1]s create api --key pr-42 --commit 3f2c1ab
+const createExample = `  # Try a commit's image, whose tag is the commit, under the key pr-42, for three days
+  %[1]s create api --key pr-42 --commit 3f2c1ab --ttl 72h
+
+  # The same for an image with another tag
+  %[1]s create api --key pr-42 --tag main-3f2c1ab --commit 3f2c1ab
 
   # What GitOps would commit
   %[1]s create api --key pr-42 --image registry.example/api:3f2c1ab --dry-run=client -o yaml`
@@ -68,18 +72,19 @@ func (p *plugin) createCommand() *cobra.Command {
 	flags.StringVar(&c.key, "key", "", "the key that requests carry to reach the preview, such as pr-42")
 	flags.StringVar(&c.image, "image", "", "the image to run")
 	flags.StringVar(&c.tag, "tag", "", "run this tag of the image that the workload has")
-	flags.StringVar(&c.tag, "commit", "", "the same as --tag, for images that are tagged by commit")
+	flags.StringVar(&c.commit, "commit", "", "the commit that is run; also the image's tag, where neither --image nor --tag is given")
 	flags.StringArrayVar(&c.variables, "env", nil, "set an environment variable, NAME=VALUE; can be repeated")
 	flags.StringVar(&c.container, "container", "", "the container to change; needed where it is not clear which one serves the Service")
 	flags.StringVar(&c.from, "from", "", "the workload to copy (deployment/NAME, statefulset/NAME, rollout/NAME); needed where the Service has several")
 	flags.Int32Var(&c.replicas, "replicas", 1, "number of Pods")
+	flags.StringVar(&c.ttl, "ttl", "", "route to it for this long, such as 72h, from now on; for ever without it")
 	flags.StringVar(&c.dryRun, "dry-run", dryRunNone, "none, client (print what would be applied) or server (have the API server check it, too)")
 	flags.StringVarP(&c.output, "output", "o", "", "print the Deployment: json, yaml or name")
 	flags.BoolVar(&c.wait, "wait", true, "wait until the preview is routed")
 	flags.DurationVar(&c.timeout, "timeout", 5*time.Minute, "how long to wait")
 	_ = cmd.MarkFlagRequired("key")
 	cmd.MarkFlagsOneRequired("image", "tag", "commit", "env")
-	cmd.MarkFlagsMutuallyExclusive("image", "tag", "commit")
+	cmd.MarkFlagsMutuallyExclusive("image", "tag")
 	return cmd
 }
 
@@ -117,6 +122,10 @@ func (c *creation) check() error {
 		return usageError("%q cannot be a key: use 1 to 63 characters of [A-Za-z0-9._-], the first and the last a letter or a digit", c.key)
 	case c.tag != "" && !tagPattern.MatchString(c.tag):
 		return usageError("%q cannot be the tag of an image: use up to 128 characters of [A-Za-z0-9._-]", c.tag)
+	case c.commit != "" && !commitPattern.MatchString(c.commit):
+		return usageError("%q cannot be a commit: use 7 to 40 hexadecimal digits in lower case", c.commit)
+	case !validTTL(c.ttl):
+		return usageError("--ttl %q: use a positive duration in hours, minutes and seconds, such as 72h or 1h30m", c.ttl)
 	case strings.ContainsAny(c.image, " \t\n"):
 		return usageError("%q cannot be an image: use the form REPOSITORY:TAG", c.image)
 	case c.replicas < 1:
@@ -125,6 +134,10 @@ func (c *creation) check() error {
 	if err := checkDryRun(c.dryRun); err != nil {
 		return err
 	}
+	if c.image == "" && c.tag == "" {
+		c.tag = c.commit
+	}
+	c.now = time.Now()
 	for _, pair := range c.variables {
 		name, value, found := strings.Cut(pair, "=")
 		if !found || name == "" {
@@ -133,6 +146,15 @@ func (c *creation) check() error {
 		c.env = append(c.env, corev1.EnvVar{Name: name, Value: value})
 	}
 	return checkOutput(c.output, "json", "yaml", "name")
+}
+
+// commitPattern is a commit as git prints it, whole or short; as a label, it must not be longer than 63 characters.
+var commitPattern = regexp.MustCompile(`^[0-9a-f]{7,40}$`)
+
+// validTTL reports whether the router will take a value of [api.AnnotationTTL]; "" is none.
+func validTTL(ttl string) bool {
+	duration, err := time.ParseDuration(ttl)
+	return ttl == "" || err == nil && duration > 0
 }
 
 // deploy applies the preview and waits for it.

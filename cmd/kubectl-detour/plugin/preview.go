@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -26,6 +27,9 @@ type change struct {
 	container string // to change; "" is the one that serves the Service
 	env       []corev1.EnvVar
 	replicas  int32
+	commit    string    // "" leaves open which one it is
+	ttl       string    // how long it is routed, from now on; "" is for ever
+	now       time.Time // counts with a ttl only
 }
 
 // previewOf is the Deployment that answers the requests to a Service which carry a key: a copy of the workload behind it,
@@ -47,7 +51,9 @@ func previewOf(w *workload, service *corev1.Service, services []corev1.Service, 
 	return &appsv1.Deployment{
 		TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"},
 		ObjectMeta: metav1.ObjectMeta{
-			Name: previewName(w.Name, c.key), Namespace: w.Namespace, Labels: withLabels(untracked(w.Labels), marks),
+			Name: previewName(w.Name, c.key), Namespace: w.Namespace,
+			Labels:      withLabels(withLabels(untracked(w.Labels), marks), commitLabel(c.commit)),
+			Annotations: lifetime(c.ttl, c.now),
 		},
 		Spec: appsv1.DeploymentSpec{
 			Replicas:        &c.replicas,
@@ -57,6 +63,21 @@ func previewOf(w *workload, service *corev1.Service, services []corev1.Service, 
 			MinReadySeconds: w.Spec.MinReadySeconds,
 		},
 	}, notes, nil
+}
+
+func commitLabel(commit string) map[string]string {
+	if commit == "" {
+		return nil
+	}
+	return map[string]string{api.LabelCommit: commit}
+}
+
+// lifetime begins anew with each call for the same preview.
+func lifetime(ttl string, now time.Time) map[string]string {
+	if ttl == "" {
+		return nil
+	}
+	return map[string]string{api.AnnotationTTL: ttl, api.AnnotationUpdated: now.UTC().Format(time.RFC3339)}
 }
 
 // templateOf is the Pod template without what would have the copy's Pods take part in the original's life.
@@ -105,7 +126,7 @@ var trackers = []string{
 	"config.k8s.io/", "config.kubernetes.io/", "internal.config.kubernetes.io/", "keel.sh/", "skaffold.dev/",
 	"kubectl.kubernetes.io/restartedAt", "kubectl.kubernetes.io/last-applied-configuration", "deployment.kubernetes.io/",
 	"pod-template-hash", "controller-revision-hash", rolloutHash,
-	api.LabelTarget, api.LabelKey,
+	api.LabelTarget, api.LabelKey, api.LabelCommit,
 }
 
 func untracked(marks map[string]string) map[string]string {
@@ -135,7 +156,7 @@ func detach(spec *corev1.PodSpec) []string {
 	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
 		for i := range containers {
 			for j := range containers[i].Ports {
-				containers[i].Ports[j].HostPort = 0
+				containers[i].Ports[j].HostPort, containers[i].Ports[j].HostIP = 0, ""
 			}
 		}
 	}

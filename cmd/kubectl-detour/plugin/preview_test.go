@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
@@ -36,6 +37,8 @@ type previewCase struct {
 	Container string            `json:"container"`
 	Env       map[string]string `json:"env"`
 	Replicas  int32             `json:"replicas"`
+	Commit    string            `json:"commit"`
+	TTL       string            `json:"ttl"`
 
 	name     string
 	services []corev1.Service
@@ -43,7 +46,8 @@ type previewCase struct {
 }
 
 func (c *previewCase) preview(w *workload) (*appsv1.Deployment, []string, error) {
-	change := change{key: c.Key, image: c.Image, tag: c.Tag, container: c.Container, replicas: c.Replicas}
+	change := change{key: c.Key, image: c.Image, tag: c.Tag, container: c.Container, replicas: c.Replicas, commit: c.Commit, ttl: c.TTL}
+	change.now = time.Date(2026, 1, 2, 16, 4, 5, 6, time.FixedZone("", 3600))
 	for _, name := range slices.Sorted(maps.Keys(c.Env)) {
 		change.env = append(change.env, corev1.EnvVar{Name: name, Value: c.Env[name]})
 	}
@@ -306,6 +310,35 @@ func TestWithTag(t *testing.T) {
 	} {
 		if got := withTag(image, "2"); got != want {
 			t.Errorf("withTag(%q) = %q, want %q", image, got, want)
+		}
+	}
+}
+
+func TestCreationCheck(t *testing.T) {
+	for name, c := range map[string]struct {
+		change
+		want string
+	}{
+		"tag of the commit": {change{commit: "3f2c1ab"}, ""},
+		"tag and commit":    {change{commit: "3f2c1ab", tag: "main-3f2c1ab"}, ""},
+		"ttl":               {change{tag: "2", ttl: "1h30m"}, ""},
+		"no commit":         {change{commit: "main"}, `"main" cannot be a commit: use 7 to 40 hexadecimal digits in lower case`},
+		"days":              {change{tag: "2", ttl: "3d"}, `--ttl "3d": use a positive duration in hours, minutes and seconds, such as 72h or 1h30m`},
+		"no time":           {change{tag: "2", ttl: "0s"}, `--ttl "0s": use a positive duration in hours, minutes and seconds, such as 72h or 1h30m`},
+	} {
+		c.key, c.replicas = "pr-42", 1
+		creation := creation{change: c.change, dryRun: dryRunNone}
+		err := creation.check()
+		if c.want == "" {
+			tag := c.tag
+			if tag == "" {
+				tag = c.commit
+			}
+			if err != nil || creation.tag != tag {
+				t.Errorf("%s: tag %q, want %q: %v", name, creation.tag, tag, err)
+			}
+		} else if err == nil || err.Error() != c.want || exitCode(err) != exitUsage {
+			t.Errorf("%s: %v, want %s", name, err, c.want)
 		}
 	}
 }
