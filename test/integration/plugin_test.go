@@ -486,3 +486,39 @@ func TestPluginForward(t *testing.T) {
 		d.detour(t, append([]string{"forward"}, c.args...)...).check(t, c.code, "", c.want)
 	}
 }
+
+// TestPluginWait has previews of two services under one key, for a time, and waits for what becomes of them.
+func TestPluginWait(t *testing.T) {
+	newNamespace(t, "plugin-wait")
+	d := newDeveloper(t, "plugin-wait", "detour-previews")
+	newBaseline(t, "plugin-wait", "api")
+	create(t, newService("plugin-wait", "web", intstr.FromString("http")))
+	create(t, newDeployment("plugin-wait", "web", map[string]string{"app": "web"}))
+	d.detour(t, "create", "api", "--key", "pr-42", "--commit", "3f2c1ab", "--ttl", "1h", "--wait=false").check(t, 0, "deployment.apps/api-pr-42 applied\n", "")
+	d.detour(t, "create", "web", "--key", "pr-42", "--tag", "2", "--wait=false").check(t, 0, "deployment.apps/web-pr-42 applied\n", "")
+	api42 := waitForImage(t, "plugin-wait", "api-pr-42", "app:3f2c1ab")
+	if got := api42.Labels[api.LabelCommit] + " " + api42.Annotations[api.AnnotationTTL]; got != "3f2c1ab 1h" {
+		t.Errorf("the commit and the time to live are %q", got)
+	}
+	isReady := func(address string) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) { makeReady(t, pod, address) }
+	}
+	rollOut(t, "plugin-wait", "api-pr-42", isReady("198.18.129.41"))
+	waiting := d.begin(t, "wait", "pr-42", "--for=ready")
+	rollOut(t, "plugin-wait", "web-pr-42", isReady("198.18.129.42"))
+	(<-waiting).check(t, 0, "", "deployment/web-pr-42: all Pods are up to date and ready")
+
+	late := d.detour(t, "wait", "pr-42", "--timeout", "1s", "-o", "json") // Service web has no Pod
+	late.check(t, 4, "{\n  \"state\": \"failure\",\n  \"description\": \"not routed within 1s: deployment/web-pr-42: ", "")
+	d.detour(t, "wait", "pr-42", "--for=expired").check(t, 5, "", "deployment/web-pr-42 never expires")
+	d.detour(t, "wait", "pr-42", "--for=gone").check(t, 2, "", "--for=gone: use routed, ready, expired or deleted")
+
+	d.detour(t, "create", "api", "--key", "pr-43", "--tag", "2", "--ttl", "1s", "--wait=false").check(t, 0, "", "")
+	d.detour(t, "wait", "pr-43", "--for=expired", "-o", "json").check(t, 0, `"description": "deployment/api-pr-43 has expired"`, "")
+	d.detour(t, "wait", "pr-43").check(t, 5, "", "deployment/api-pr-43 has expired at ")
+
+	deleting := d.begin(t, "wait", "pr-42", "--for=deleted")
+	d.detour(t, "delete", "pr-42", "--wait=false").check(t, 0, "deployment/api-pr-42 deleted\ndeployment/web-pr-42 deleted\n", "")
+	removePods(t, "plugin-wait", map[string]string{api.LabelKey: "pr-42"})
+	(<-deleting).check(t, 0, "", "no preview in namespace plugin-wait has the key pr-42")
+}

@@ -177,8 +177,8 @@ func (c *creation) deploy(ctx context.Context, s *session, preview *appsv1.Deplo
 		return c.print(s, applied, "applied")
 	}
 	s.note("%s applied", nameOf(applied))
-	w := waiter{key: c.key, preview: "deployment/" + applied.Name, timeout: c.timeout}
-	if err := w.untilRouted(ctx, s); err != nil {
+	w := waiter{key: c.key, preview: "deployment/" + applied.Name, condition: conditionRouted, timeout: c.timeout}
+	if err := w.wait(ctx, s); err != nil {
 		return err
 	}
 	if c.output != "" {

@@ -45,7 +45,8 @@ Exit codes:
   2  the arguments are wrong
   3  there is no such service, workload, preview or namespace
   4  it took longer than --timeout
-  5  the preview cannot be routed as it is: its Pods do not start, or it is invalid or in conflict
+  5  the preview cannot be routed as it is: its Pods do not start, or it is invalid, expired or in
+     conflict
   6  doctor has found errors or warnings`
 
 // plugin is one call of the program.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -27,14 +28,25 @@ type verdict struct {
 	pod    *corev1.Pod // the one that keeps it
 }
 
-// verdictOn is done once requests reach what the workload is now: its newest Pods are all there is, and each ready Pod of
-// the baseline sends requests to exactly them.
-func verdictOn(o observation) verdict {
+// verdictOn says whether a preview is what it is waited to be.
+func verdictOn(o observation, c condition) verdict {
+	switch c {
+	case conditionReady:
+		return o.readiness()
+	case conditionExpired:
+		return o.expiry()
+	}
+	return o.routing()
+}
+
+// routing is done once requests reach what the workload is now: its newest Pods are all there is, and each ready Pod of the
+// baseline sends requests to exactly them.
+func (o observation) routing() verdict {
 	status := o.status
 	if status != nil && o.workload != nil && status.Created.Before(o.workload.CreationTimestamp.Time) {
 		status = nil // that of another, which had the same name
 	}
-	if status != nil && (status.State == api.StateConflict || status.State == api.StateInvalid) {
+	if status != nil && slices.Contains(brokenStates, status.State) {
 		return verdict{broken: true, why: problemText(status.Problem, "%s is %s", o.name, status.State)}
 	}
 	if o.workload != nil {
@@ -51,6 +63,35 @@ func verdictOn(o observation) verdict {
 		return verdict{done: true, why: fmt.Sprintf("%s is routed by %d of %d Pods", o.name, status.Routed, status.Of)}
 	}
 	return verdict{why: o.name + ": " + pendingText(status)}
+}
+
+// brokenStates are those that only a change of the preview, or of another, ends.
+var brokenStates = []api.State{api.StateConflict, api.StateInvalid, api.StateExpired}
+
+// readiness is done once the newest Pods are all there is, and ready, wherever requests go.
+func (o observation) readiness() verdict {
+	switch {
+	case o.workload != nil:
+		v := o.onRollout()
+		if v.done {
+			v.why = fmt.Sprintf("%s: all Pods are up to date and ready", o.name)
+		}
+		return v
+	case len(o.status.Endpoints) > 0:
+		return verdict{done: true, why: o.name + " is ready"}
+	}
+	return verdict{why: o.name + ": no Pod of it is ready"}
+}
+
+// expiry is done once the time to live is over.
+func (o observation) expiry() verdict {
+	switch {
+	case o.status.State == api.StateExpired:
+		return verdict{done: true, why: o.name + " has expired"}
+	case o.status.Expires.IsZero():
+		return verdict{broken: true, why: fmt.Sprintf("%s never expires: it has no annotation %s", o.name, api.AnnotationTTL)}
+	}
+	return verdict{why: fmt.Sprintf("%s expires at %s", o.name, o.status.Expires.Format(time.RFC3339))}
 }
 
 // onRollout looks at the workload alone.

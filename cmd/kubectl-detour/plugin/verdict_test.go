@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +52,7 @@ func TestVerdict(t *testing.T) {
 		"conflict": {func(o *observation) {
 			o.status.State, o.status.Problem = api.StateConflict, &api.Problem{Message: "another is older"}
 		}, false, true, "another is older"},
+		"expired": {func(o *observation) { o.status.State = api.StateExpired }, false, true, "deployment/api-pr-42 is expired"},
 		"crashing": {func(o *observation) {
 			o.workload.Status.AvailableReplicas, o.pods[0].Status = 0, corev1.PodStatus{ContainerStatuses: waiting("CrashLoopBackOff")}
 		}, false, true, "Pod api-pr-42-x: container app: CrashLoopBackOff"},
@@ -68,9 +70,55 @@ func TestVerdict(t *testing.T) {
 	} {
 		o := routedObservation()
 		c.change(&o)
-		got := verdictOn(o)
+		got := verdictOn(o, conditionRouted)
 		if got.done != c.done || got.broken != c.broken || !strings.Contains(got.why, c.why) {
 			t.Errorf("%s: %+v, want done %v, broken %v, %q", name, got, c.done, c.broken, c.why)
+		}
+	}
+}
+
+func TestVerdictOnOtherConditions(t *testing.T) {
+	for name, c := range map[string]struct {
+		condition condition
+		change    func(*observation)
+		done      bool
+		broken    bool
+		why       string
+	}{
+		"ready":              {conditionReady, func(o *observation) { o.status.State = api.StatePending }, true, false, "all Pods are up to date and ready"},
+		"not up to date":     {conditionReady, func(o *observation) { o.workload.Generation = 3 }, false, false, "1 of 1 Pods are up to date"},
+		"ready, other kind":  {conditionReady, func(o *observation) { o.workload = nil }, true, false, "is ready"},
+		"without Pods":       {conditionReady, func(o *observation) { o.workload, o.status.Endpoints = nil, nil }, false, false, "no Pod of it is ready"},
+		"expired":            {conditionExpired, func(o *observation) { o.status.State = api.StateExpired }, true, false, "has expired"},
+		"expires":            {conditionExpired, func(o *observation) { o.status.Expires = o.status.Created.Add(time.Hour) }, false, false, "expires at 2026-01-02T04:04:05Z"},
+		"no time to live":    {conditionExpired, func(*observation) {}, false, true, "never expires: it has no annotation detour.dev/ttl"},
+		"gone, still routed": {conditionExpired, func(o *observation) { o.workload, o.status.State = nil, api.StateExpired }, true, false, "has expired"},
+	} {
+		o := routedObservation()
+		c.change(&o)
+		got := verdictOn(o, c.condition)
+		if got.done != c.done || got.broken != c.broken || !strings.Contains(got.why, c.why) {
+			t.Errorf("%s: %+v, want done %v, broken %v, %q", name, got, c.done, c.broken, c.why)
+		}
+	}
+}
+
+func TestOutcome(t *testing.T) {
+	long := strings.Repeat("ä", 200)
+	for name, c := range map[string]struct {
+		said string
+		err  error
+		want commitStatus
+	}{
+		"done":        {"api is routed\nweb is routed", nil, commitStatus{"success", "api is routed; web is routed"}},
+		"broken":      {"", fail(exitUnroutable, "it crashes"), commitStatus{"failure", "it crashes"}},
+		"too slow":    {"", fail(exitTimeout, "not routed"), commitStatus{"failure", "not routed"}},
+		"no cluster":  {"", errors.New("refused"), commitStatus{"error", "refused"}},
+		"much to say": {long, nil, commitStatus{"success", strings.Repeat("ä", 139) + "…"}},
+	} {
+		w := waiter{said: c.said}
+		if got := w.outcome(c.err); got != c.want {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
 	}
 }
@@ -88,7 +136,7 @@ func TestVerdictOnSeveral(t *testing.T) {
 		"pending": {[]observation{routedObservation(), pending}, false, false},
 		"broken":  {[]observation{pending, routedObservation(), broken}, false, true},
 	} {
-		if got := joined(c.observed); got.done != c.done || got.broken != c.broken {
+		if got := joined(c.observed, conditionRouted); got.done != c.done || got.broken != c.broken {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}

@@ -2,11 +2,13 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/detour-dev/detour/api"
@@ -18,38 +20,78 @@ const (
 	patience = 3 * time.Second
 )
 
+const waitLong = `Wait for all previews that have a key:
+
+  routed   the Pods of each are up to date and ready, and every ready Pod of its Service sends requests there
+  ready    the Pods of each are up to date and ready
+  expired  the time to live of each is over
+  deleted  none is left, nor any Pod of one
+
+Previews that are not there yet are waited for, but for the last. With -o json the outcome is printed, whatever it is, as
+the state and the description of a commit status: success, failure (a preview is broken, or it took too long), or error.`
+
+const waitExample = `  # In CI, after GitOps was told to deploy
+  %[1]s wait pr-42 --timeout 10m
+
+  # The same, for GitHub's commit status
+  %[1]s wait pr-42 -o json >status.json
+  gh api "repos/$REPOSITORY/statuses/$COMMIT" --input status.json`
+
 func (p *plugin) waitCommand() *cobra.Command {
 	w := &waiter{}
-	var condition string
+	var output string
 	cmd := &cobra.Command{
-		Use:   "wait KEY",
-		Short: "Wait until requests with a key reach every preview that has it",
-		Long: `Wait until requests with a key reach every preview that has it: the Pods of each are up to date and ready, and
-every ready Pod of its Service sends requests there. Previews that are not there yet are waited for.`,
-		Example:           fmt.Sprintf("  # In CI, after GitOps was told to deploy\n  %s wait pr-42 --timeout 10m", p.name),
+		Use:               "wait KEY",
+		Short:             "Wait until requests with a key reach every preview that has it",
+		Long:              waitLong,
+		Example:           fmt.Sprintf(waitExample, p.name),
 		Args:              exactly("KEY"),
 		ValidArgsFunction: p.completing(keys),
 		RunE: p.verb(func(ctx context.Context, s *session, args []string) error {
-			if condition != string(api.StateRouted) {
-				return usageError("--for=%s: use %s", condition, api.StateRouted)
-			}
 			w.key = args[0]
-			return w.untilRouted(ctx, s)
+			if err := w.check(output); err != nil {
+				return err
+			}
+			err := w.wait(ctx, s)
+			if output == "" {
+				return err
+			}
+			return errors.Join(err, printObject(s.Out, output, w.outcome(err)))
 		}),
 	}
-	cmd.Flags().StringVar(&condition, "for", string(api.StateRouted), "what to wait for")
+	cmd.Flags().StringVar((*string)(&w.condition), "for", string(conditionRouted), "what to wait for: routed, ready, expired or deleted")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json or yaml")
 	cmd.Flags().DurationVar(&w.timeout, "timeout", 5*time.Minute, "how long to wait")
 	return cmd
 }
 
+// condition is what all previews with a key are waited to be.
+type condition string
+
+const (
+	conditionRouted  condition = "routed"
+	conditionReady   condition = "ready"
+	conditionExpired condition = "expired"
+	conditionDeleted condition = "deleted"
+)
+
 // waiter waits for previews.
 type waiter struct {
-	key     string
-	preview string // "deployment/api-pr-42"; "" is all that have the key
-	timeout time.Duration
+	key       string
+	preview   string // "deployment/api-pr-42"; "" is all that have the key
+	condition condition
+	timeout   time.Duration
 
 	said    string    // the last progress
 	suspect time.Time // since when it looks broken
+}
+
+func (w *waiter) check(output string) error {
+	switch w.condition {
+	case conditionRouted, conditionReady, conditionExpired, conditionDeleted:
+		return checkOutput(output, "json", "yaml")
+	}
+	return usageError("--for=%s: use routed, ready, expired or deleted", w.condition)
 }
 
 // until looks again and again, and reports whether the time was over first. It does not cut a look short, whose error would
@@ -62,8 +104,8 @@ func until(ctx context.Context, timeout time.Duration, done func() (bool, error)
 	return false, err
 }
 
-// untilRouted tells of progress, and of what is wrong where it ends otherwise.
-func (w *waiter) untilRouted(ctx context.Context, s *session) error {
+// wait tells of progress, and of what is wrong where it ends otherwise.
+func (w *waiter) wait(ctx context.Context, s *session) error {
 	var last verdict
 	over, err := until(ctx, w.timeout, func() (bool, error) {
 		v, err := w.look(ctx, s)
@@ -79,12 +121,37 @@ func (w *waiter) untilRouted(ctx context.Context, s *session) error {
 		return err
 	case over:
 		s.showTrouble(ctx, last.pod)
-		return fail(exitTimeout, "not routed within %s: %s; see %s status %s -n %s", w.timeout, last.why, s.self, w.key, s.namespace)
+		return fail(exitTimeout, "not %s within %s: %s; see %s status %s -n %s", w.condition, w.timeout, last.why, s.self, w.key, s.namespace)
 	case last.broken:
 		s.showTrouble(ctx, last.pod)
 		return fail(exitUnroutable, "%s; when that is mended, %s wait %s -n %s goes on", last.why, s.self, w.key, s.namespace)
 	}
 	return nil
+}
+
+// commitStatus is what wait prints with -o: the fields of GitHub's commit status that it knows.
+type commitStatus struct {
+	State       string `json:"state"`
+	Description string `json:"description"`
+}
+
+// maxDescription is what GitHub takes.
+const maxDescription = 140
+
+func (w *waiter) outcome(err error) commitStatus {
+	status := commitStatus{State: "success", Description: w.said}
+	if err != nil {
+		status = commitStatus{State: "error", Description: err.Error()}
+		if code := exitCode(err); code == exitTimeout || code == exitUnroutable {
+			status.State = "failure"
+		}
+	}
+	description := []rune(strings.ReplaceAll(status.Description, "\n", "; "))
+	if len(description) > maxDescription {
+		description = append(description[:maxDescription-1], '…')
+	}
+	status.Description = string(description)
+	return status
 }
 
 func (w *waiter) say(s *session, progress string) {
@@ -114,6 +181,9 @@ func (w *waiter) look(ctx context.Context, s *session) (verdict, error) {
 	if b == nil {
 		return verdict{}, s.notTakingPart()
 	}
+	if w.condition == conditionDeleted {
+		return w.lookForRest(ctx, s, b)
+	}
 	observed, err := w.observe(ctx, s, b)
 	if err != nil {
 		return verdict{}, err
@@ -121,7 +191,28 @@ func (w *waiter) look(ctx context.Context, s *session) (verdict, error) {
 	if len(observed) == 0 {
 		return verdict{why: fmt.Sprintf("no preview in namespace %s has the key %s", s.namespace, w.key)}, nil
 	}
-	return joined(observed), nil
+	return joined(observed, w.condition), nil
+}
+
+// lookForRest is done once the router knows no preview with the key and no Pod of one is left, in which a request could be
+// under way.
+func (w *waiter) lookForRest(ctx context.Context, s *session, b *board) (verdict, error) {
+	var left []string
+	for _, status := range b.previews(w.key) {
+		left = append(left, status.Preview)
+	}
+	options := metav1.ListOptions{LabelSelector: api.LabelTarget + "," + api.LabelKey + "=" + w.key}
+	pods, err := s.kube.CoreV1().Pods(s.namespace).List(ctx, options)
+	if err != nil {
+		return verdict{}, fmt.Errorf("listing the Pods with the label %s=%s: %w", api.LabelKey, w.key, err)
+	}
+	for i := range pods.Items {
+		left = append(left, "Pod "+pods.Items[i].Name)
+	}
+	if len(left) > 0 {
+		return verdict{why: "there is still " + strings.Join(left, ", ")}, nil
+	}
+	return verdict{done: true, why: fmt.Sprintf("no preview in namespace %s has the key %s", s.namespace, w.key)}, nil
 }
 
 func (w *waiter) observe(ctx context.Context, s *session, b *board) ([]observation, error) {
@@ -141,11 +232,11 @@ func (w *waiter) observe(ctx context.Context, s *session, b *board) ([]observati
 }
 
 // joined is the verdict on several.
-func joined(observed []observation) verdict {
+func joined(observed []observation, c condition) verdict {
 	var done []string
 	var open *verdict
 	for _, o := range observed {
-		v := verdictOn(o)
+		v := verdictOn(o, c)
 		switch {
 		case v.broken:
 			return v
