@@ -3,8 +3,8 @@ package api
 import "time"
 
 // Status is what Detour knows of one namespace. The router writes it, whenever a state changes, into the ConfigMap
-// [ConfigMapStatus], so that whoever may read the namespace can read it; there Traffic is left out. The same JSON
-// with Traffic comes from the router's API.
+// [ConfigMapStatus], so that whoever may read the namespace can read it; there Traffic and Instances are left out. The
+// same JSON with them comes from the router's API.
 type Status struct {
 	Services []ServiceStatus `json:"services,omitempty"` // by name
 	Previews []PreviewStatus `json:"previews,omitempty"` // by target, then key, then age
@@ -61,6 +61,8 @@ type PreviewStatus struct {
 	Routed  int       `json:"routed"`
 	Of      int       `json:"of"`
 	Missing []Missing `json:"missing,omitempty"`
+	// Instances are the preview's Pods that have not ended, by name.
+	Instances []Instance `json:"instances,omitempty"`
 	// Traffic is summed over the proxies that run now.
 	Traffic *Counters `json:"traffic,omitempty"`
 }
@@ -69,6 +71,17 @@ type PreviewStatus struct {
 type Missing struct {
 	Pod    string `json:"pod"`
 	Reason string `json:"reason"`
+}
+
+// Instance is a Pod of a preview.
+type Instance struct {
+	Pod string `json:"pod"`
+	// Unready says why the Pod is not ready, in the words of kubectl get pods; empty when it is.
+	Unready string `json:"unready,omitempty"`
+	// Images are those of its containers, in their order, as the Pod names them.
+	Images []string `json:"images,omitempty"`
+	// Restarts of its containers, together.
+	Restarts int `json:"restarts,omitempty"`
 }
 
 // Problem is something that a person has to mend.

@@ -22,6 +22,7 @@ func (w *world) previewStatus(p *preview, tables map[types.UID]*api.Table, acks 
 		if isReady(pod.Pod) {
 			s.Endpoints = append(s.Endpoints, pod.Name)
 		}
+		s.Instances = append(s.Instances, instance(pod.Pod))
 	}
 	if !p.isRouted() {
 		s.State = p.state
@@ -38,6 +39,20 @@ func (w *world) previewStatus(p *preview, tables map[types.UID]*api.Table, acks 
 	}
 	s.State, s.Problem = p.progress(s)
 	return s
+}
+
+func instance(p *corev1.Pod) api.Instance {
+	i := api.Instance{Pod: p.Name}
+	if !isReady(p) {
+		i.Unready = whyNotReady(p)
+	}
+	for _, c := range p.Spec.Containers {
+		i.Images = append(i.Images, c.Image)
+	}
+	for _, status := range p.Status.ContainerStatuses {
+		i.Restarts += int(status.RestartCount)
+	}
+	return i
 }
 
 // progress is the state of a preview that nothing keeps from being routed.
@@ -224,12 +239,14 @@ func (w *world) whyUncovered(service *corev1.Service, pod *pod) (reason, why str
 // maxMissing is how many missing Pods a ConfigMap names for each preview; the router's API names all.
 const maxMissing = 10
 
-// statusText is the status as the ConfigMap holds it.
+// statusText is the status as the ConfigMap holds it. It leaves out the instances: they change without a change of state,
+// and every replica would write each restart.
 func statusText(s api.Status) string {
 	s.Previews = slices.Clone(s.Previews)
 	for i := range s.Previews {
 		p := &s.Previews[i]
 		p.Missing = p.Missing[:min(len(p.Missing), maxMissing)]
+		p.Instances = nil
 	}
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {

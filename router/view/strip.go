@@ -98,7 +98,7 @@ func stripPod(p *corev1.Pod) *corev1.Pod {
 func stripContainers(containers []corev1.Container) []corev1.Container {
 	var kept []corev1.Container
 	for _, c := range containers {
-		k := corev1.Container{Name: c.Name, RestartPolicy: c.RestartPolicy, Ports: c.Ports}
+		k := corev1.Container{Name: c.Name, Image: c.Image, RestartPolicy: c.RestartPolicy, Ports: c.Ports}
 		for _, env := range c.Env {
 			if c.Name == api.ContainerProxy && env.Name == api.EnvPorts {
 				k.Env = append(k.Env, env)
@@ -122,7 +122,7 @@ func stripConditions(conditions []corev1.PodCondition) []corev1.PodCondition {
 func stripStatuses(statuses []corev1.ContainerStatus) []corev1.ContainerStatus {
 	var kept []corev1.ContainerStatus
 	for _, s := range statuses {
-		k := corev1.ContainerStatus{Name: s.Name}
+		k := corev1.ContainerStatus{Name: s.Name, RestartCount: s.RestartCount}
 		if s.State.Waiting != nil {
 			k.State.Waiting = &corev1.ContainerStateWaiting{Reason: s.State.Waiting.Reason}
 		}

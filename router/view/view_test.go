@@ -729,6 +729,26 @@ func shuffle[T any](list []T) {
 	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 }
 
+func TestInstances(t *testing.T) {
+	o := viewtest.Shop()
+	x := o.Pod("api-pr-42-x")
+	x.Spec.Containers = append(x.Spec.Containers, corev1.Container{Name: "cache", Image: "redis:8"})
+	x.Spec.Containers[0].Image = "registry.example/api:3f2c1ab"
+	x.Status.ContainerStatuses = []corev1.ContainerStatus{{RestartCount: 2}, {RestartCount: 1}}
+	o.AddPod("api-pr-42-y", "api-pr-42-1", viewtest.Waiting("ImagePullBackOff"))
+	v := viewtest.Acknowledged(o)
+	want := []api.Instance{
+		{Pod: "api-pr-42-x", Images: []string{"registry.example/api:3f2c1ab", "redis:8"}, Restarts: 3},
+		{Pod: "api-pr-42-y", Images: []string{""}, Unready: "ImagePullBackOff"},
+	}
+	if diff := cmp.Diff(want, v.Status.Previews[0].Instances); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	if strings.Contains(v.Text, "instances") {
+		t.Errorf("the ConfigMap would change with every restart:\n%s", v.Text)
+	}
+}
+
 // TestStripKeepsWhatIsRead compares what New makes of whole objects and of stripped ones.
 func TestStripKeepsWhatIsRead(t *testing.T) {
 	o := viewtest.Shop()
@@ -740,6 +760,8 @@ func TestStripKeepsWhatIsRead(t *testing.T) {
 	deployment(o, "api-pr-42").Annotations = map[string]string{api.AnnotationPorts: "http:http"}
 	o.AddPreview("unscheduled", "identity", "pr-3")
 	o.Pod("unscheduled-x").Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable"}}
+	o.Pod("unscheduled-x").Spec.Containers[0].Image = "registry.example/identity:3f2c1ab"
+	o.Pod("unscheduled-x").Status.ContainerStatuses = []corev1.ContainerStatus{{RestartCount: 3}}
 	o.Pod("api-b").Annotations = map[string]string{api.AnnotationPortsNotTaken: "9100/TCP:host-port", "secret": "x"}
 	o.Pod("api-b").Spec.Containers[0].Env = []corev1.EnvVar{{Name: "PASSWORD", Value: "secret"}}
 	match(o, "api-pr-42", matchAlice, "match,everything")
