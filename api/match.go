@@ -20,7 +20,7 @@ type Match struct {
 // know is never met, see [Condition.Known].
 type Condition struct {
 	Part  Part   `json:"part"`
-	Name  string `json:"name,omitempty"` // of a header, in lower case
+	Name  string `json:"name,omitempty"` // of a header, in lower case; what [PartShare] has
 	Test  Test   `json:"test"`
 	Value string `json:"value,omitempty"`
 }
@@ -50,7 +50,7 @@ const (
 // Limits of one [Match]. Everyone's requests to a port are held against its conditions, so these also bound what that
 // costs.
 const (
-	maxConditions = 8
+	MaxConditions = 8
 	maxValue      = 256 // bytes, of names too
 	maxProgram    = 200 // instructions that a regular expression is compiled to
 )
@@ -72,11 +72,11 @@ func ParseConditions(text string) ([]Condition, error) {
 		if line = strings.TrimSpace(line); line == "" {
 			continue
 		}
-		if len(conditions) == maxConditions {
-			return nil, fmt.Errorf("line %d: more than %d conditions", number, maxConditions)
+		if len(conditions) == MaxConditions {
+			return nil, fmt.Errorf("line %d: more than %d conditions", number, MaxConditions)
 		}
 		c := readCondition(line)
-		if err := c.Check(); err != nil {
+		if err := c.checkPart(); err != nil {
 			return nil, fmt.Errorf("line %d, %.100q: %w", number, line, err)
 		}
 		conditions = append(conditions, c)
@@ -108,7 +108,12 @@ func cutWord(s string) (word, rest string) {
 }
 
 // Known reports whether this version of the program knows what is asked.
-func (c Condition) Known() bool { return c.knownPart() && c.knownTest() }
+func (c Condition) Known() bool {
+	if c.Part == PartShare {
+		return c.knownShare()
+	}
+	return c.knownPart() && c.knownTest()
+}
 
 func (c Condition) knownPart() bool {
 	return c.Part == PartHeader || c.Part == PartPath || c.Part == PartMethod
@@ -120,6 +125,13 @@ func (c Condition) knownTest() bool {
 
 // Check says what is wrong with a condition.
 func (c Condition) Check() error {
+	if c.Part == PartShare {
+		return c.checkShare()
+	}
+	return c.checkPart()
+}
+
+func (c Condition) checkPart() error {
 	if !c.knownPart() {
 		return fmt.Errorf("%.100q is no part of a request: want %q, %q or %q", c.Part, PartHeader, PartPath, PartMethod)
 	}
@@ -142,10 +154,15 @@ func (c Condition) checkName() error {
 		}
 		return nil
 	}
-	if c.Name == "" || len(c.Name) > maxValue || strings.ContainsFunc(c.Name, notHeaderName) {
+	if !isHeaderName(c.Name) {
 		return fmt.Errorf("%.100q is not the name of a header", c.Name)
 	}
 	return nil
+}
+
+// isHeaderName reports whether s can be the name of a header, in lower case.
+func isHeaderName(s string) bool {
+	return s != "" && len(s) <= maxValue && !strings.ContainsFunc(s, notHeaderName)
 }
 
 // notHeaderName tells what a header's name in lower case cannot hold (RFC 9110, section 5.6.2).
@@ -202,8 +219,8 @@ func checkRegexp(expression string) error {
 }
 
 func (m Match) check() error {
-	if n := len(m.Conditions); n == 0 || n > maxConditions {
-		return fmt.Errorf("%d conditions: want 1 to %d", n, maxConditions)
+	if n := len(m.Conditions); n == 0 || n > MaxConditions {
+		return fmt.Errorf("%d conditions: want 1 to %d", n, MaxConditions)
 	}
 	for _, c := range m.Conditions {
 		if !c.Known() {

@@ -31,6 +31,8 @@ func TestParseConditionsNamesWhatIsWrong(t *testing.T) {
 		"":                                 "no condition",
 		" \n\n":                            "no condition",
 		"cookie x exact y":                 `line 1, "cookie x exact y": "cookie" is no part`,
+		"share percent 10":                 `"share" is no part`,
+		"path percent 10":                  `"percent" is no test`,
 		"path prefix /\nheader":            `line 2, "header": "" is not the name of a header`,
 		"header x:y present":               `"x:y" is not the name`,
 		"header :path exact /":             `":path" is not the name`,
@@ -68,6 +70,7 @@ func TestParseConsent(t *testing.T) {
 	for text, want := range map[string][2][]string{
 		"match":                   {{"match"}, nil},
 		" match , match":          {{"match"}, nil},
+		"percent,match":           {{"percent", "match"}, nil},
 		"Match,match,all,":        {{"match"}, {"Match", "all", ""}},
 		"":                        {nil, {""}},
 		"everything else as well": {nil, {"everything else as well"}},
@@ -142,6 +145,9 @@ func TestMatchesAreChecked(t *testing.T) {
 		bad   bool
 	}{
 		"good":               {Match{"a", []Condition{good}}, false},
+		"a share":            {Match{"a", []Condition{{PartShare, "cookie a", TestPercent, "0.5"}}}, false},
+		"a later share":      {Match{"a", []Condition{{PartShare, "query a", TestPercent, "0.5"}}}, false},
+		"a bad share":        {Match{"a", []Condition{{PartShare, "", TestPercent, "101"}}}, true},
 		"of a later version": {Match{"a", []Condition{good, {Part: "cookie", Name: "x", Test: "present"}}}, false},
 		"no route":           {Match{"b", []Condition{good}}, true},
 		"without a condition, which everything would meet": {Match{"a", nil}, true},

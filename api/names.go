@@ -52,12 +52,20 @@ const (
 	// [ParseConditions] has the form. It needs the consent [AllowMatch] of the target. The router reads it.
 	AnnotationMatch = "detour.dev/match"
 
+	// AnnotationPercent is set by users on a preview that a share of the requests is to reach, of those that meet its
+	// [AnnotationMatch] if it has one; [ParsePercent] has the form. It needs the consent [AllowPercent] of the target. The
+	// router reads it.
+	AnnotationPercent = "detour.dev/percent"
+
 	// AnnotationAllow is set by users on a Service that consents to more than requests with a key going to its previews:
 	// [ParseConsent] has the form. The router reads it.
 	AnnotationAllow = "detour.dev/allow"
 
 	// AllowMatch consents to previews with an [AnnotationMatch].
 	AllowMatch = "match"
+
+	// AllowPercent consents to previews with an [AnnotationPercent].
+	AllowPercent = "percent"
 
 	// AnnotationClientAddress is set by users on a Pod whose app needs to know its clients' addresses: a [ClientAddress].
 	// The webhook hands it to the proxy.

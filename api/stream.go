@@ -36,13 +36,16 @@ type Ack struct {
 	Version string `json:"version"`
 	// Previews counts, by [Route.Preview], since the proxy started.
 	Previews map[string]Counters `json:"previews,omitempty"`
-	// Knows is what the proxy understands of tables beyond what each one did from the beginning: [KnowsMatches]. The
-	// router tells by it whether a preview that needs more is routed there.
+	// Knows is what the proxy understands of tables beyond what each one did from the beginning: [KnowsMatches] and the
+	// like. The router tells by it whether a preview that needs more is routed there.
 	Knows []string `json:"knows,omitempty"`
 }
 
 // KnowsMatches is said by proxies that read [Port.Matches].
 const KnowsMatches = "matches"
+
+// KnowsShares is said by proxies that know [PartShare].
+const KnowsShares = "shares"
 
 // Counters are one preview's, as one proxy saw them.
 type Counters struct {
