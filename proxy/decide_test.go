@@ -71,6 +71,8 @@ func FuzzDecide(f *testing.F) {
 		uint16(80), "", "bb")
 	f.Add(`{"ports":[{"port":80,"routes":[{"key":"a"}],"matches":[{"key":"a","conditions":[{"part":"path","test":"prefix","value":"/"},{"part":"cookie"}]}]}]}`,
 		uint16(80), "c", "")
+	f.Add(`{"ports":[{"port":80,"routes":[{"key":"a"}],"matches":[{"key":"a","conditions":[{"part":"share","name":"header x","test":"percent","value":"50"}]}]}]}`,
+		uint16(80), "", "user")
 	f.Add(`null`, uint16(0), "", "x")
 	f.Fuzz(func(t *testing.T, text string, port uint16, words, value string) {
 		var in *table
@@ -79,7 +81,7 @@ func FuzzDecide(f *testing.F) {
 			in = compile(from, self, nil)
 		}
 		keys := strings.Fields(words)
-		d := decide(in, port, request{keys: keys, method: "GET", path: pathOf(value), fields: []field{{"x", value}}})
+		d := decide(in, port, request{keys: keys, method: "GET", path: pathOf(value), fields: []field{{"x", value}}, draw: value})
 		asked := d.route != nil && slices.Contains(keys, d.route.key)
 		if d.route != nil && !asked && (!in.matching(port) || !d.fallback) {
 			t.Errorf("led away without a key or a match, or to be refused: %+v", d)
@@ -135,7 +137,7 @@ func TestCountersOutliveTheTable(t *testing.T) {
 	second := compile(from, self, first)
 	first.route(80, []string{"a"}).tally.requests.Add(1) // of a request that was under way
 	want := api.Ack{
-		Version: "2", Previews: map[string]api.Counters{"deployment/a": {Requests: 2, Errors: 1}}, Knows: []string{api.KnowsMatches},
+		Version: "2", Previews: map[string]api.Counters{"deployment/a": {Requests: 2, Errors: 1}}, Knows: []string{api.KnowsMatches, api.KnowsShares},
 	}
 	if diff := cmp.Diff(want, second.ack()); diff != "" {
 		t.Errorf("-want +got\n%s", diff)

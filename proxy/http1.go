@@ -21,6 +21,7 @@ type http1 struct {
 	dest    *socket // where it goes; nil means that nobody wants it
 	asking  bool    // it carries a key
 	late    *timer  // the head must be complete by then
+	draw    string  // what chance has given it
 
 	// The answer that is being read.
 	from     *socket  // where the requests went that are being answered, or the last one if none is
@@ -106,7 +107,7 @@ func (h *http1) keyless(b []byte, end int, head head) int {
 	if _, wrong := beyondDoubt(head); wrong {
 		return h.toApp(b[:end], head, decision{})
 	}
-	d := decide(t, h.port.App, t.read(h.port.App, b[:end], nil))
+	d := decide(t, h.port.App, h.read(t, b[:end], nil))
 	if d.verdict == toBaseline {
 		return h.toApp(b[:end], head, d)
 	}
@@ -189,7 +190,7 @@ func (h *http1) mayBeKeyed(b []byte, end int, head head) int {
 	}
 	h.asking = true
 	t := h.proxy.table.Load()
-	d := decide(t, h.port.App, t.read(h.port.App, b[:end], keys))
+	d := decide(t, h.port.App, h.read(t, b[:end], keys))
 	if refusal, refused := refuse(keys, d); refused {
 		h.count(d)
 		if d.route != nil {
@@ -201,6 +202,17 @@ func (h *http1) mayBeKeyed(b []byte, end int, head head) int {
 		return h.toPreview(b[:end], head, d)
 	}
 	return h.toApp(b[:end], head, d)
+}
+
+// read gives what decides about a request whose head is b. One that has to wait is read again, and must not be given
+// another chance.
+func (h *http1) read(t *table, b []byte, keys []string) request {
+	r := t.read(h.port.App, b, keys)
+	if h.draw == "" && t.draws(h.port.App) {
+		h.draw = newDraw()
+	}
+	r.draw = h.draw
+	return r
 }
 
 // beyondDoubt says what is wrong with a request that is to be routed, apart from how it is framed.
@@ -294,7 +306,7 @@ func (h *http1) complete() {
 	if h.dest != nil && h.dest != h.app && h.dest.eof {
 		h.dest.end()
 	}
-	h.inBody, h.dest, h.asking = false, nil, false
+	h.inBody, h.dest, h.asking, h.draw = false, nil, false, ""
 	if h.closing {
 		h.linger()
 		return

@@ -48,7 +48,11 @@ func (h *h2) count(keys []string, d decision) {
 func (h *h2) route(st *h2Stream, f *h2Frame, edited bool) h2Fault {
 	head := h.loop.head
 	keys := keysOf(head.fields)
-	d := decide(h.proxy.table.Load(), h.port.App, head.request(keys))
+	t, r := h.proxy.table.Load(), head.request(keys)
+	if t.draws(h.port.App) {
+		r.draw = newDraw()
+	}
+	d := decide(t, h.port.App, r)
 	h.count(keys, d)
 	carried, fits := head.carryOn()
 	if !fits {

@@ -17,6 +17,7 @@ type request struct {
 	path      string // as it was sent, without the query; empty if the target has none
 	authority string // of HTTP/2, or of a target that is a URL: it counts instead of Host
 	fields    []field
+	draw      string // what chance has given it, see share.go
 }
 
 // match is an [api.Match] made ready.
@@ -26,9 +27,10 @@ type match struct {
 }
 
 type condition struct {
-	part api.Part
-	name string
-	test func(string) bool
+	part   api.Part
+	name   string // of a header
+	cookie string // of the one in that header that is looked at
+	test   func(string) bool
 }
 
 // compileMatches leaves out those that ask what we do not know: they are never met.
@@ -40,14 +42,22 @@ func compileMatches(of []api.Match, routes map[string]*route) []match {
 		}
 		compiled := match{route: routes[m.Key]}
 		for _, c := range m.Conditions {
-			compiled.conditions = append(compiled.conditions, condition{c.Part, c.Name, testOf(c)})
+			compiled.conditions = append(compiled.conditions, conditionOf(m.Key, c))
 		}
 		matches = append(matches, compiled)
 	}
 	return matches
 }
 
-// testOf makes the test of a condition, which has been checked.
+// conditionOf makes a condition ready, which has been checked.
+func conditionOf(key string, c api.Condition) condition {
+	if c.Part == api.PartShare {
+		return shareOf(key, c)
+	}
+	return condition{part: c.Part, name: c.Name, test: testOf(c)}
+}
+
+// testOf makes the test of a condition.
 func testOf(c api.Condition) func(string) bool {
 	switch c.Test {
 	case api.TestExact:
@@ -65,7 +75,7 @@ func namesIn(matches []match) []string {
 	var names []string
 	for _, m := range matches {
 		for _, c := range m.conditions {
-			if c.part == api.PartHeader && !slices.Contains(names, c.name) {
+			if c.name != "" && !slices.Contains(names, c.name) {
 				names = append(names, c.name)
 			}
 		}
@@ -120,15 +130,23 @@ func (c condition) isMet(r request) bool {
 
 // values are those that the condition is about: several, if the header has several lines.
 func (c condition) values(r request) iter.Seq[string] {
-	switch {
-	case c.part == api.PartMethod:
+	switch c.part {
+	case api.PartMethod:
 		return oneLine(r.method)
-	case c.part == api.PartPath:
+	case api.PartPath:
 		return oneLine(r.path)
-	case c.name == "host" && r.authority != "":
+	case api.PartShare:
+		return c.toldApartBy(r)
+	}
+	return r.header(c.name)
+}
+
+// header are the lines of a header.
+func (r request) header(name string) iter.Seq[string] {
+	if name == "host" && r.authority != "" {
 		return oneLine(r.authority)
 	}
-	return values(r.fields, c.name)
+	return values(r.fields, name)
 }
 
 // read gives what decides about an HTTP/1 request to the app's port, whose head is b, and beyond doubt.

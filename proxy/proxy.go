@@ -12,7 +12,7 @@
 // HTTP/1 (http1.go) is forwarded byte for byte: its heads (head.go) and bodies (body.go) are read only to know where a
 // request begins and ends. HTTP/2 (http2.go) is forwarded frame by frame. In both, the keys that a request carries
 // (carrier.go) are looked up in the table in force (table.go). Where it has none of them, the request is held against the
-// table's matches (match.go), if there are any. A pure function says where it goes (decide.go): to the app on the
+// table's matches (match.go, share.go), if there are any. A pure function says where it goes (decide.go): to the app on the
 // connection that was dialled for this client; to a preview (attempt.go, http2_upstream.go) on one that is opened when
 // first needed; or nowhere, with an answer that says why (refusal.go). What is changed on the way is in edit.go and
 // http2_fields.go, and in docs/transparency.md for those who use it.

@@ -21,6 +21,7 @@ type portRoutes struct {
 	routes   map[string]*route // by key
 	matches  []match
 	names    []string // of the headers that these look at
+	draws    bool     // chance has a say in one of them
 }
 
 type route struct {
@@ -59,7 +60,7 @@ func compile(t api.Table, self api.Sidecar, before *table) *table {
 		}
 		matches := compileMatches(p.Matches, routes)
 		c.matches = c.matches || len(matches) > 0
-		c.ports[p.Port] = portRoutes{p.Protocol, routes, matches, namesIn(matches)}
+		c.ports[p.Port] = portRoutes{p.Protocol, routes, matches, namesIn(matches), drawn(matches)}
 	}
 	return c
 }
@@ -107,7 +108,7 @@ func (t *table) ack() api.Ack {
 	if t == nil {
 		return api.Ack{}
 	}
-	a := api.Ack{Version: t.version, Previews: map[string]api.Counters{}, Knows: []string{api.KnowsMatches}}
+	a := api.Ack{Version: t.version, Previews: map[string]api.Counters{}, Knows: []string{api.KnowsMatches, api.KnowsShares}}
 	for preview, n := range t.tallies {
 		a.Previews[preview] = api.Counters{Requests: n.requests.Load(), Errors: n.errors.Load()}
 	}
