@@ -52,6 +52,12 @@ func match(o *viewtest.Namespace, name, conditions, consent string) {
 	metav1.SetMetaDataAnnotation(&service(o, "api").ObjectMeta, api.AnnotationAllow, consent)
 }
 
+// percent does the same for a share of the requests.
+func percent(o *viewtest.Namespace, name, share, consent string) {
+	metav1.SetMetaDataAnnotation(&deployment(o, name).ObjectMeta, api.AnnotationPercent, share)
+	metav1.SetMetaDataAnnotation(&service(o, "api").ObjectMeta, api.AnnotationAllow, consent)
+}
+
 func labelled(labels map[string]string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.Labels = labels }
 }

@@ -3,31 +3,74 @@ package view
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/detour-dev/detour/api"
 )
 
-// checkMatch reads which requests without the key are to reach the preview. Nobody can tell through which Service a request
-// has come to a port, so every Service that leads there has to consent.
-func (w *world) checkMatch(p *preview) *api.Problem {
-	text, set := w.annotation(p, api.AnnotationMatch)
+// checkConditions reads which requests without the key are to reach the preview.
+func (w *world) checkConditions(p *preview) *api.Problem {
+	if text, set := w.annotation(p, api.AnnotationMatch); set {
+		conditions, err := api.ParseConditions(text)
+		if err != nil {
+			return problem("InvalidMatch", "%s: annotation %s: %v", p.name, api.AnnotationMatch, err)
+		}
+		p.conditions = conditions
+	}
+	text, set := w.annotation(p, api.AnnotationPercent)
 	if !set {
 		return nil
 	}
-	conditions, err := api.ParseConditions(text)
+	share, err := api.ParsePercent(text)
 	if err != nil {
-		return problem("InvalidMatch", "%s: annotation %s: %v", p.name, api.AnnotationMatch, err)
+		return problem("InvalidPercent", "%s: annotation %s=%.100q: %v", p.name, api.AnnotationPercent, text, err)
 	}
-	for _, service := range w.sharing(p.service) {
-		if known, _ := consent(service); !slices.Contains(known, api.AllowMatch) {
-			return problem("NotAllowed", "%s: annotation %s would lead away requests to Service %s that do not have the key: annotate the Service with %s=%s if that is all right, or remove the annotation",
-				p.name, api.AnnotationMatch, service.Name, api.AnnotationAllow, api.AllowMatch)
+	if len(p.conditions) == api.MaxConditions {
+		return problem("InvalidPercent", "%s: annotation %s=%.100q is one more condition than the %d that there may be: leave one out of annotation %s",
+			p.name, api.AnnotationPercent, text, api.MaxConditions, api.AnnotationMatch)
+	}
+	p.conditions = append(p.conditions, share)
+	return nil
+}
+
+// checkConsent asks the target about what its clients have not asked for. Nobody can tell through which Service a request
+// has come to a port, so every Service that leads there has to consent.
+func (w *world) checkConsent(p *preview) *api.Problem {
+	for _, want := range []struct{ annotation, word string }{
+		{api.AnnotationMatch, api.AllowMatch}, {api.AnnotationPercent, api.AllowPercent},
+	} {
+		if _, set := w.annotation(p, want.annotation); !set {
+			continue
+		}
+		for _, service := range w.sharing(p.service) {
+			if known, _ := consent(service); !slices.Contains(known, want.word) {
+				return problem("NotAllowed", "%s: annotation %s would lead away requests to Service %s that do not have the key: have the Service's annotation %s include %q if that is all right, or remove the annotation",
+					p.name, want.annotation, service.Name, api.AnnotationAllow, want.word)
+			}
 		}
 	}
-	p.match = conditions
 	return nil
+}
+
+// warnShadowed warns of an older preview that gets all the requests without the key that p would.
+func (p *preview) warnShadowed(older []*preview) {
+	i := slices.IndexFunc(older, p.isShadowedBy)
+	if i < 0 {
+		return
+	}
+	p.warnings = append(p.warnings, *problem("MatchShadowed", "%s gets no requests but those with its key: all others that it would get go to %s, which is older: have one of them ask for more or for something else",
+		p.name, older[i].name))
+}
+
+func (p *preview) isShadowedBy(older *preview) bool {
+	if p.service != older.service || len(older.conditions) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(older.conditions, func(c api.Condition) bool {
+		return c.Part == api.PartShare || !slices.Contains(p.conditions, c)
+	})
 }
 
 // sharing lists a Service and the others that lead to a port that it leads to.
@@ -66,6 +109,6 @@ func unknownConsent(service *corev1.Service) *api.Problem {
 	for i, word := range unknown {
 		unknown[i] = fmt.Sprintf("%.100q", word)
 	}
-	return problem("UnknownConsent", "Service %s: annotation %s has words that consent to nothing (%s): the only one that does is %q",
-		service.Name, api.AnnotationAllow, shortList(unknown), api.AllowMatch)
+	return problem("UnknownConsent", "Service %s: annotation %s has words that consent to nothing (%s): those that do are %s",
+		service.Name, api.AnnotationAllow, shortList(unknown), strings.Join(api.Consents, ", "))
 }

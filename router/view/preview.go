@@ -27,14 +27,14 @@ type preview struct {
 	labelled []*node // the oldest first
 	pods     []*pod  // those that have not ended, by name
 
-	service  *corev1.Service // the target, once it is found
-	fallback bool
-	ports    map[int32]api.PortRef // where they differ from the target's, by the Service's port
-	match    []api.Condition       // of requests without the key
-	expires  time.Time             // zero if it does not
-	problem  *api.Problem          // why it is not routed; nil when it is
-	state    api.State             // that the problem puts it into
-	warnings []api.Problem
+	service    *corev1.Service // the target, once it is found
+	fallback   bool
+	ports      map[int32]api.PortRef // where they differ from the target's, by the Service's port
+	conditions []api.Condition       // of requests without the key
+	expires    time.Time             // zero if it does not
+	problem    *api.Problem          // why it is not routed; nil when it is
+	state      api.State             // that the problem puts it into
+	warnings   []api.Problem
 }
 
 // previewID tells the previews below one controller apart: a Deployment and its template may name different keys.
@@ -133,6 +133,7 @@ func (w *world) assignPods(member map[types.UID]*preview) {
 // checkAll finds what keeps previews from being routed.
 func (w *world) checkAll(previews []*preview) {
 	winner := map[[2]string]*preview{}
+	var routed []*preview
 	for _, p := range previews {
 		if p.problem = w.check(p); p.problem != nil {
 			p.state = api.StateInvalid
@@ -151,12 +152,14 @@ func (w *world) checkAll(previews []*preview) {
 			continue
 		}
 		winner[slot] = p
+		p.warnShadowed(routed)
+		routed = append(routed, p)
 	}
 }
 
 func (w *world) check(p *preview) *api.Problem {
 	for _, check := range []func(*preview) *api.Problem{
-		w.checkKey, w.checkTarget, w.checkFallback, w.checkTTL, w.checkSelector, w.checkPairs, w.checkPorts, w.checkMatch,
+		w.checkKey, w.checkTarget, w.checkFallback, w.checkTTL, w.checkSelector, w.checkPairs, w.checkPorts, w.checkConditions, w.checkConsent,
 	} {
 		if found := check(p); found != nil {
 			return found

@@ -86,12 +86,25 @@ func (w *world) whyMissing(p *preview, pod *pod, table *api.Table, acked api.Ack
 	if acked.Version != table.Version {
 		return "has not acknowledged the routes yet"
 	}
-	if p.match != nil && !slices.Contains(acked.Knows, api.KnowsMatches) {
-		return "its proxy is too old for " + api.AnnotationMatch + ", and leads only requests with the key there: restart it"
+	if annotation := p.beyond(acked.Knows); annotation != "" {
+		return "its proxy is too old for " + annotation + ", and leads only requests with the key there: restart it"
 	}
 	for _, way := range ways {
 		if !w.leadsToProxy(way.service, way.port, pod, way.app) {
 			return "the Service still leads past its proxy"
+		}
+	}
+	return ""
+}
+
+// beyond names what a preview asks for that a proxy which knows so much does not do; "" if there is nothing.
+func (p *preview) beyond(knows []string) (annotation string) {
+	for _, c := range p.conditions {
+		switch {
+		case c.Part == api.PartShare && !slices.Contains(knows, api.KnowsShares):
+			return api.AnnotationPercent
+		case !slices.Contains(knows, api.KnowsMatches):
+			return api.AnnotationMatch
 		}
 	}
 	return ""

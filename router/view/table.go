@@ -80,8 +80,8 @@ func (p *preview) addTo(port *api.Port, of corev1.ServicePort) {
 		return
 	}
 	port.Routes = append(port.Routes, p.route(of))
-	if p.match != nil {
-		port.Matches = append(port.Matches, api.Match{Key: p.key, Conditions: p.match})
+	if len(p.conditions) > 0 {
+		port.Matches = append(port.Matches, api.Match{Key: p.key, Conditions: p.conditions})
 	}
 }
 

@@ -415,6 +415,71 @@ func TestRoutes(t *testing.T) {
 			states: []string{"deployment/bad pr-1 invalid InvalidMatch 0/0", "deployment/worse pr-2 invalid InvalidMatch 0/0", good},
 			routes: []string{route},
 		},
+		"a share, and consent": {
+			edit:   func(o *viewtest.Namespace) { percent(o, "api-pr-42", "12.5", "percent") },
+			states: []string{good},
+			routes: []string{route, "8080 match pr-42 [{share  percent 12.5}]"},
+		},
+		"a share of those that match": {
+			edit: func(o *viewtest.Namespace) {
+				match(o, "api-pr-42", matchAlice, "")
+				percent(o, "api-pr-42", "10 by cookie S", "percent, match")
+			},
+			states: []string{good},
+			routes: []string{route, "8080 match pr-42 [{header x-user exact alice} {share cookie S percent 10}]"},
+		},
+		"consent to matches, but to no share": {
+			edit: func(o *viewtest.Namespace) {
+				match(o, "api-pr-42", matchAlice, "")
+				percent(o, "api-pr-42", "10", "match")
+			},
+			states: []string{"deployment/api-pr-42 pr-42 invalid NotAllowed 0/0"},
+			routes: nil,
+		},
+		"consent to a share, but to no matches": {
+			edit: func(o *viewtest.Namespace) {
+				match(o, "api-pr-42", matchAlice, "")
+				percent(o, "api-pr-42", "10", "percent")
+			},
+			states: []string{"deployment/api-pr-42 pr-42 invalid NotAllowed 0/0"},
+			routes: nil,
+		},
+		"a share that is none, and one condition too many": {
+			edit: func(o *viewtest.Namespace) {
+				o.AddPreview("bad", "api", "pr-1")
+				percent(o, "bad", "120", "percent")
+				o.AddPreview("more", "api", "pr-2")
+				percent(o, "more", "10", "percent")
+				match(o, "more", strings.Repeat(matchAlice+"\n", 8), "percent,match")
+			},
+			states: []string{"deployment/bad pr-1 invalid InvalidPercent 0/0", "deployment/more pr-2 invalid InvalidPercent 0/0", good},
+			routes: []string{route},
+		},
+		"shares, the oldest preview's first, and what is left": {
+			edit: func(o *viewtest.Namespace) {
+				o.AddPreview("late", "api", "a-key-that-sorts-first")
+				percent(o, "late", "10", "percent")
+				percent(o, "api-pr-42", "10", "percent")
+			},
+			states: []string{"deployment/late a-key-that-sorts-first routed 2/2", good},
+			routes: []string{
+				"8080 a-key-that-sorts-first deployment/late 10.0.0.6:8080", route,
+				"8080 match pr-42 [{share  percent 10}]", "8080 match a-key-that-sorts-first [{share  percent 10}]",
+			},
+		},
+		"an older one gets all that would be left": {
+			edit: func(o *viewtest.Namespace) {
+				match(o, "api-pr-42", matchAlice, "")
+				o.AddPreview("late", "api", "pr-50")
+				match(o, "late", "path prefix /v2/\n"+matchAlice, "")
+				percent(o, "late", "10", "percent,match")
+			},
+			states: []string{good, "deployment/late pr-50 routed (MatchShadowed) 2/2"},
+			routes: []string{
+				route, "8080 pr-50 deployment/late 10.0.0.6:8080", "8080 match pr-42 [{header x-user exact alice}]",
+				"8080 match pr-50 [{path  prefix /v2/} {header x-user exact alice} {share  percent 10}]",
+			},
+		},
 
 		// Endpoints.
 		"an image that cannot be had": {
@@ -556,6 +621,8 @@ func TestMessages(t *testing.T) {
 		o.AddPreview(name, "identity", name)
 		match(o, name, conditions, "")
 	}
+	o.AddPreview("uneven", "identity", "pr-6")
+	percent(o, "uneven", "150 by header x-user", "")
 	delete(service(o, "api").Annotations, api.AnnotationAllow)
 	got := map[string]string{}
 	for _, p := range viewtest.Acknowledged(o).Status.Previews {
@@ -572,7 +639,8 @@ func TestMessages(t *testing.T) {
 		"deployment/garbled":    `deployment/garbled: annotation detour.dev/ports: "8080": want target:preview, such as 8080:9090`,
 		"deployment/stray":      `deployment/stray: annotation detour.dev/ports: 80 is no port that Service api leads to: use one of its targetPorts (http)`,
 		"deployment/mapped":     `deployment/mapped: its Pods declare no port named web, where requests to Service api are to go: name the container's port so, or say in annotation detour.dev/ports which of its ports it is`,
-		"deployment/matched":    `deployment/matched: annotation detour.dev/match would lead away requests to Service identity that do not have the key: annotate the Service with detour.dev/allow=match if that is all right, or remove the annotation`,
+		"deployment/matched":    `deployment/matched: annotation detour.dev/match would lead away requests to Service identity that do not have the key: have the Service's annotation detour.dev/allow include "match" if that is all right, or remove the annotation`,
+		"deployment/uneven":     `deployment/uneven: annotation detour.dev/percent="150 by header x-user": "150" is no percentage: want a number from 0 to 100 with up to two decimals`,
 		"deployment/mismatched": `deployment/mismatched: annotation detour.dev/match: line 2, "path is /": "is" is no test: want "exact", "prefix", "regex" or, of a header, "present"`,
 		"deployment/forever":    `deployment/forever: annotation detour.dev/ttl="forever" is no positive duration in hours, minutes and seconds, such as 72h or 1h30m`,
 		"deployment/old":        `deployment/old has expired at 2026-01-02T03:05:36Z, requests with key "pr-5" go to the baseline: delete it, or set annotation detour.dev/updated to the present time to begin its detour.dev/ttl anew`,
@@ -589,10 +657,51 @@ func TestUnknownConsent(t *testing.T) {
 	got := viewtest.Acknowledged(o).Status.Previews[0].Warnings
 	want := []api.Problem{{
 		Reason:  "UnknownConsent",
-		Message: `Service api: annotation detour.dev/allow has words that consent to nothing ("Match"; "*"; "all"; and 2 more): the only one that does is "match"`,
+		Message: `Service api: annotation detour.dev/allow has words that consent to nothing ("Match"; "*"; "all"; and 2 more): those that do are match, percent`,
 	}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+// TestMatchShadowed: only an older preview of the same Service that takes all of them, and not just a share, is in the way.
+func TestMatchShadowed(t *testing.T) {
+	const want = "deployment/late gets no requests but those with its key: all others that it would get go to deployment/api-pr-42, which is older: have one of them ask for more or for something else"
+	for name, c := range map[string]struct {
+		older, olderShare, late, lateShare string
+		shadowed                           bool
+	}{
+		"the same":               {matchAlice, "", matchAlice, "", true},
+		"a share of the same":    {matchAlice, "", matchAlice, "10", true},
+		"one condition more":     {matchAlice, "", matchAlice + "\npath prefix /", "", true},
+		"one condition less":     {matchAlice + "\npath prefix /", "", matchAlice, "", false},
+		"another":                {matchAlice, "", "header x-user exact bob", "", false},
+		"the rest of a share":    {matchAlice, "10", matchAlice, "10", false},
+		"the older has none":     {"", "", matchAlice, "", false},
+		"the younger has none":   {matchAlice, "", "", "", false},
+		"neither asks for more":  {"", "", "", "", false},
+		"a share of all, to all": {"", "10", "", "10", false},
+	} {
+		o := viewtest.Shop()
+		o.AddPreview("late", "api", "pr-50")
+		for preview, text := range map[string]string{"api-pr-42": c.older, "late": c.late} {
+			if text != "" {
+				match(o, preview, text, "match,percent")
+			}
+		}
+		for preview, text := range map[string]string{"api-pr-42": c.olderShare, "late": c.lateShare} {
+			if text != "" {
+				percent(o, preview, text, "match,percent")
+			}
+		}
+		var wanted []api.Problem
+		if c.shadowed {
+			wanted = []api.Problem{{Reason: "MatchShadowed", Message: want}}
+		}
+		previews := viewtest.Acknowledged(o).Status.Previews
+		if diff := cmp.Diff([][]api.Problem{nil, wanted}, [][]api.Problem{previews[0].Warnings, previews[1].Warnings}); diff != "" {
+			t.Errorf("%s: -want +got\n%s", name, diff)
+		}
 	}
 }
 
@@ -629,6 +738,15 @@ func TestMissing(t *testing.T) {
 				acks["pod-api-b"] = old
 			},
 			want: "its proxy is too old for detour.dev/match, and leads only requests with the key there: restart it",
+		},
+		"too old for a share": {
+			edit: func(o *viewtest.Namespace) { percent(o, "api-pr-42", "10", "percent") },
+			ack: func(acks api.Acks) {
+				old := acks["pod-api-b"]
+				old.Knows = []string{api.KnowsMatches}
+				acks["pod-api-b"] = old
+			},
+			want: "its proxy is too old for detour.dev/percent, and leads only requests with the key there: restart it",
 		},
 		"not switched": {
 			edit: func(o *viewtest.Namespace) { service(o, "api").Spec.Ports[0].TargetPort = intstr.FromInt32(8080) },
@@ -765,6 +883,8 @@ func TestStripKeepsWhatIsRead(t *testing.T) {
 	o.Pod("api-b").Annotations = map[string]string{api.AnnotationPortsNotTaken: "9100/TCP:host-port", "secret": "x"}
 	o.Pod("api-b").Spec.Containers[0].Env = []corev1.EnvVar{{Name: "PASSWORD", Value: "secret"}}
 	match(o, "api-pr-42", matchAlice, "match,everything")
+	o.AddPreview("share", "api", "pr-4")
+	percent(o, "share", "10", "match,percent,everything")
 	o.ResolveSlices()
 	var stripped viewtest.Namespace
 	stripped.Services, stripped.EndpointSlices = stripAll(t, o.Services), stripAll(t, o.EndpointSlices)
