@@ -6,7 +6,7 @@ import (
 )
 
 // Consents are the words that [ParseConsent] knows.
-var Consents = []string{AllowMatch, AllowPercent}
+var Consents = []string{AllowMatch, AllowPercent, AllowMirror}
 
 // ParseConsent reads the value of [AnnotationAllow]: words such as [AllowMatch], joined with commas. Words that it does not
 // know consent to nothing.

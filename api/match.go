@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Match leads requests to the route of a key that do not carry it: those that meet all conditions.
+// Match leads requests, or copies of them, to the route of a key that do not carry it: those that meet all conditions.
 type Match struct {
 	Key        string      `json:"key"` // of a route of the same port
 	Conditions []Condition `json:"conditions"`
@@ -219,8 +219,8 @@ func checkRegexp(expression string) error {
 }
 
 func (m Match) check() error {
-	if n := len(m.Conditions); n == 0 || n > MaxConditions {
-		return fmt.Errorf("%d conditions: want 1 to %d", n, MaxConditions)
+	if n := len(m.Conditions); n > MaxConditions {
+		return fmt.Errorf("%d conditions: %d are allowed", n, MaxConditions)
 	}
 	for _, c := range m.Conditions {
 		if !c.Known() {

@@ -70,7 +70,7 @@ func TestParseConsent(t *testing.T) {
 	for text, want := range map[string][2][]string{
 		"match":                   {{"match"}, nil},
 		" match , match":          {{"match"}, nil},
-		"percent,match":           {{"percent", "match"}, nil},
+		"mirror,percent,match":    {{"mirror", "percent", "match"}, nil},
 		"Match,match,all,":        {{"match"}, {"Match", "all", ""}},
 		"":                        {nil, {""}},
 		"everything else as well": {nil, {"everything else as well"}},
@@ -106,7 +106,7 @@ func FuzzParseConditions(f *testing.F) {
 	})
 }
 
-// TestEarlierVersions: a proxy that does not know matches reads, but for them, what it always did, and a table without any
+// TestEarlierVersions: a proxy that does not know matches and mirrors reads, but for them, what it always did, and a table without any
 // has the version that routers gave it before there were some.
 func TestEarlierVersions(t *testing.T) {
 	table := Table{Ports: []Port{{Port: 8080, Protocol: ProtocolH2C, Routes: []Route{{
@@ -118,8 +118,10 @@ func TestEarlierVersions(t *testing.T) {
 	}
 	want := fieldsOf(t, table.Ports[0])
 	table.Ports[0].Matches = []Match{{"pr-42", []Condition{{PartHeader, "x", TestPresent, ""}}}}
+	table.Ports[0].Mirrors = []Match{{"pr-42", nil}}
 	got := fieldsOf(t, table.Ports[0])
 	delete(got, "matches")
+	delete(got, "mirrors")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-without matches +with\n%s", diff)
 	}
@@ -157,6 +159,10 @@ func TestMatchesAreChecked(t *testing.T) {
 		err := (Table{Ports: []Port{{Port: 1, Routes: []Route{{Key: "a"}}, Matches: []Match{c.match}}}}).Check()
 		if (err != nil) != c.bad {
 			t.Errorf("%s: %v", name, err)
+		}
+		mirrors := (Table{Ports: []Port{{Port: 1, Routes: []Route{{Key: "a"}}, Mirrors: []Match{c.match}}}}).Check()
+		if bad := c.bad && len(c.match.Conditions) > 0; (mirrors != nil) != bad {
+			t.Errorf("%s, as a mirror: %v", name, mirrors)
 		}
 	}
 }

@@ -57,6 +57,15 @@ const (
 	// router reads it.
 	AnnotationPercent = "detour.dev/percent"
 
+	// AnnotationMode is set by users on a preview: [ModeForward], the default, or [ModeMirror]. The router reads it.
+	AnnotationMode = "detour.dev/mode"
+
+	// ModeForward leads the requests that meet [AnnotationMatch] and [AnnotationPercent] to the preview.
+	ModeForward = "forward"
+	// ModeMirror sends the preview copies of them, or of all if it has neither. It needs the consent [AllowMirror] of the
+	// target, and no other.
+	ModeMirror = "mirror"
+
 	// AnnotationAllow is set by users on a Service that consents to more than requests with a key going to its previews:
 	// [ParseConsent] has the form. The router reads it.
 	AnnotationAllow = "detour.dev/allow"
@@ -66,6 +75,9 @@ const (
 
 	// AllowPercent consents to previews with an [AnnotationPercent].
 	AllowPercent = "percent"
+
+	// AllowMirror consents to previews with [ModeMirror].
+	AllowMirror = "mirror"
 
 	// AnnotationClientAddress is set by users on a Pod whose app needs to know its clients' addresses: a [ClientAddress].
 	// The webhook hands it to the proxy.
@@ -104,6 +116,10 @@ const (
 
 	// HeaderServedBy is added by the proxy to every answer of a preview: "<namespace>/<pod>".
 	HeaderServedBy = "Detour-Served-By"
+
+	// HeaderMirror is added by the proxy to copies of requests: the key of the preview that they are for. Apps may read it.
+	// Requests that have it, because an app has passed it on, are not copied again.
+	HeaderMirror = "Detour-Mirror"
 
 	// HeaderError is set by the proxy, by the router's gateway and by kubectl detour forward on the answers that they write
 	// themselves: a named reason such as "no-endpoint".

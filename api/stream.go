@@ -47,11 +47,14 @@ const KnowsMatches = "matches"
 // KnowsShares is said by proxies that know [PartShare].
 const KnowsShares = "shares"
 
+// KnowsMirrors is said by proxies that read [Port.Mirrors].
+const KnowsMirrors = "mirrors"
+
 // Counters are one preview's, as one proxy saw them.
 type Counters struct {
-	// Requests were sent to the preview, or would have been if it had an endpoint.
+	// Requests were sent to the preview, or would have been if it had an endpoint. Copies of requests count.
 	Requests uint64 `json:"requests"`
-	// Errors are the requests among them that the proxy answered itself.
+	// Errors are the requests among them that the proxy answered itself, and the copies that were not answered.
 	Errors uint64 `json:"errors"`
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Table is everything that the proxy of one Pod needs to route. The router sends it whole, never a difference; a
@@ -25,6 +26,9 @@ type Port struct {
 	// Matches are for requests that carry none of the routes' keys: the first that is met counts. A proxy that does not
 	// know them yet leaves such requests to the app.
 	Matches []Match `json:"matches,omitempty"`
+	// Mirrors are for requests that go to the app, and that no route is for: the preview of the first that is met gets a
+	// copy. One without conditions is met by all. A proxy that does not know them yet makes no copies.
+	Mirrors []Match `json:"mirrors,omitempty"`
 }
 
 // Protocol is what a connection to a port speaks.
@@ -110,6 +114,11 @@ func (p Port) check() error {
 
 func (p Port) checkMatches(keys map[string]bool) error {
 	for _, m := range p.Matches {
+		if len(m.Conditions) == 0 {
+			return fmt.Errorf("match for key %q: there is no condition", m.Key)
+		}
+	}
+	for _, m := range slices.Concat(p.Matches, p.Mirrors) {
 		if !keys[m.Key] {
 			return fmt.Errorf("match: key %q has no route", m.Key)
 		}

@@ -657,7 +657,7 @@ func TestUnknownConsent(t *testing.T) {
 	got := viewtest.Acknowledged(o).Status.Previews[0].Warnings
 	want := []api.Problem{{
 		Reason:  "UnknownConsent",
-		Message: `Service api: annotation detour.dev/allow has words that consent to nothing ("Match"; "*"; "all"; and 2 more): those that do are match, percent`,
+		Message: `Service api: annotation detour.dev/allow has words that consent to nothing ("Match"; "*"; "all"; and 2 more): those that do are match, percent, mirror`,
 	}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
