@@ -23,11 +23,14 @@ type decision struct {
 	route *route
 	// fallback sends the request to the baseline if no endpoint can be reached.
 	fallback bool
+	// mirror is the one whose preview gets a copy; nil if none does. Only requests to the baseline without a route have one.
+	mirror *route
 }
 
 // decide says where a request to a port of the app goes. The first key that the port has a route for counts, and if none
 // has, the first match that it meets. In every other case it is the baseline, so that nobody is affected who did not ask
-// for a preview. Who merely meets a match has not asked, and so is never refused.
+// for a preview. Who merely meets a match has not asked, and so is never refused. What no route is for may be copied: for the
+// first mirror that it meets.
 func decide(t *table, port uint16, r request) decision {
 	if t == nil && len(r.keys) > 0 {
 		return decision{verdict: withoutTable}
@@ -41,11 +44,11 @@ func decide(t *table, port uint16, r request) decision {
 	if found := t.match(port, r); found != nil {
 		return found.decision(true)
 	}
-	return decision{}
+	return decision{mirror: t.mirror(port, r)}
 }
 
 func (r *route) decision(fallback bool) decision {
-	d := decision{toPreview, r, fallback}
+	d := decision{verdict: toPreview, route: r, fallback: fallback}
 	switch {
 	case len(r.endpoints) > 0:
 	case fallback:

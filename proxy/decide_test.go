@@ -137,7 +137,7 @@ func TestCountersOutliveTheTable(t *testing.T) {
 	second := compile(from, self, first)
 	first.route(80, []string{"a"}).tally.requests.Add(1) // of a request that was under way
 	want := api.Ack{
-		Version: "2", Previews: map[string]api.Counters{"deployment/a": {Requests: 2, Errors: 1}}, Knows: []string{api.KnowsMatches, api.KnowsShares},
+		Version: "2", Previews: map[string]api.Counters{"deployment/a": {Requests: 2, Errors: 1}}, Knows: []string{api.KnowsMatches, api.KnowsShares, api.KnowsMirrors},
 	}
 	if diff := cmp.Diff(want, second.ack()); diff != "" {
 		t.Errorf("-want +got\n%s", diff)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -15,13 +16,14 @@ type http1 struct {
 	*pair
 
 	// The request that is being read.
-	scanned int     // bytes of an incomplete head that have been looked at
-	inBody  bool    // its head has been dealt with
-	body    framing // what is left of it
-	dest    *socket // where it goes; nil means that nobody wants it
-	asking  bool    // it carries a key
-	late    *timer  // the head must be complete by then
-	draw    string  // what chance has given it
+	scanned int       // bytes of an incomplete head that have been looked at
+	inBody  bool      // its head has been dealt with
+	body    framing   // what is left of it
+	dest    *socket   // where it goes; nil means that nobody wants it
+	asking  bool      // it carries a key
+	late    *timer    // the head must be complete by then
+	draw    string    // what chance has given it
+	copied  *gathered // what a preview is to be sent of it, if one is
 
 	// The answer that is being read.
 	from     *socket  // where the requests went that are being answered, or the last one if none is
@@ -247,7 +249,11 @@ func (h *http1) toApp(b []byte, head head, d decision) int {
 	h.count(d)
 	h.liveApp()
 	h.setFrom(h.app)
-	h.app.send(h.edited(b, head, false))
+	sent := h.edited(b, head, false)
+	if d.mirror != nil && !head.upgrade {
+		h.copied = h.gather(&gathered{to: d.mirror, head: slices.Clone(sent)}, len(sent))
+	}
+	h.app.send(sent)
 	h.sentHead(head, h.app)
 	return len(b)
 }
@@ -306,7 +312,8 @@ func (h *http1) complete() {
 	if h.dest != nil && h.dest != h.app && h.dest.eof {
 		h.dest.end()
 	}
-	h.inBody, h.dest, h.asking, h.draw = false, nil, false, ""
+	h.sendGathered(h.copied)
+	h.inBody, h.dest, h.asking, h.draw, h.copied = false, nil, false, "", nil
 	if h.closing {
 		h.linger()
 		return
@@ -324,6 +331,7 @@ func (h *http1) readBody(b []byte) int {
 	if h.dest != nil && used > 0 {
 		h.dest.send(b[:used])
 		h.attempt.keep(b[:used])
+		h.copied = h.gatherBody(h.copied, b[:used])
 		if n := len(h.asked); n > 0 {
 			h.asked[n-1] &^= askedExpect
 		}
@@ -340,6 +348,8 @@ func (h *http1) readBody(b []byte) int {
 // doubtInBody: nobody knows where the body ends. At the app it goes on as it comes, unless the request has a key; otherwise
 // whoever gets it must not take it for whole.
 func (h *http1) doubtInBody(why doubt) {
+	h.dropGathered(h.copied, dropIncomplete)
+	h.copied = nil
 	if !h.asking && h.dest == h.app {
 		h.pass(why)
 		return

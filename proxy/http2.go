@@ -64,6 +64,8 @@ type h2Stream struct {
 	owes     h2Owed // what follows it
 	trailers []byte
 
+	copied *gathered // what a preview is to be sent of it, if one is
+
 	clientEnded bool
 	upEnded     bool
 	answered    bool // the head of the final answer has come
@@ -309,6 +311,7 @@ func (h *h2) remove(st *h2Stream) {
 		h.recent.add(st.id, true)
 	}
 	h.held -= len(st.held)
+	h.dropGathered(st.copied, dropIncomplete)
 	up, away := st.up, st.detour != nil
 	if away {
 		h.away--

@@ -110,6 +110,7 @@ func (h *h2) clientData(f *h2Frame) h2Fault {
 	if fault := h.forward(st, f, body); fault.scope != h2NoFault {
 		return fault
 	}
+	st.copied = h.gatherBody(st.copied, body)
 	if f.has(h2EndStream) {
 		h.clientDone(st)
 	} else if len(body) == 0 {
@@ -140,6 +141,8 @@ func (h *h2) late(f *h2Frame) h2Fault {
 // clientDone: the client has said all of a stream.
 func (h *h2) clientDone(st *h2Stream) {
 	st.clientEnded = true
+	h.sendGathered(st.copied)
+	st.copied = nil
 	if st.upEnded {
 		if st.owes != owesNothing {
 			st.up.reset(st, h2NoError)
@@ -222,6 +225,7 @@ func (h *h2) requestTrailers(st *h2Stream, f *h2Frame) h2Fault {
 		st.trailers = append([]byte(nil), h.loop.head.encode()...)
 		st.owes = owesTrailers
 	}
+	st.copied = h.gatherTrailers(st.copied, h.loop.head.fields, h.loop.head.size)
 	h.clientDone(st)
 	return h2Fault{}
 }

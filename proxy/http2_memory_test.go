@@ -5,7 +5,6 @@ import (
 	"container/heap"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -41,8 +40,7 @@ var pod = api.Sidecar{Namespace: "shop", Pod: "api-0", PodIPs: []netip.Addr{loop
 
 // newH2Memory has the routes a, to one Pod, two, to two of them, gone, to none, and spare, to a Pod or the app.
 func newH2Memory(t testing.TB) *h2memory {
-	p := &Proxy{cfg: Config{Sidecar: pod}, log: slog.New(slog.DiscardHandler)}
-	p.meters = newMeters(&p.table)
+	p := assemble(Config{Sidecar: pod}.withDefaults())
 	at := func(port uint16) api.Endpoint {
 		return api.Endpoint{Pod: fmt.Sprintf("shop/x-%d", port), Address: netip.AddrPortFrom(away, port)}
 	}

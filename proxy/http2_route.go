@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 )
 
@@ -60,6 +61,7 @@ func (h *h2) route(st *h2Stream, f *h2Frame, edited bool) h2Fault {
 	}
 	if d.verdict == toBaseline {
 		h.ask(st, f, edited || carried)
+		h.gatherHead(st, d)
 		return h2Fault{}
 	}
 	h.diverted = st.id
@@ -81,6 +83,19 @@ func (h *h2) route(st *h2Stream, f *h2Frame, edited bool) h2Fault {
 		h.try(st)
 	}
 	return h2Fault{}
+}
+
+// gatherHead begins a copy of the request that was just sent to the app, if it is to have one.
+func (h *h2) gatherHead(st *h2Stream, d decision) {
+	if d.mirror == nil {
+		return
+	}
+	head := h.loop.head
+	st.copied = h.gather(&gathered{to: d.mirror, fields: slices.Clone(head.fields)}, head.size)
+	if st.clientEnded {
+		h.sendGathered(st.copied)
+		st.copied = nil
+	}
 }
 
 func (h *h2) newDetour(st *h2Stream, d decision) *h2Detour {

@@ -83,9 +83,13 @@ func namesIn(matches []match) []string {
 	return names
 }
 
-// matching reports whether requests to the app's port have to be held against matches.
+// matching reports whether requests to the app's port have to be held against matches, or mirrors.
 func (t *table) matching(port uint16) bool {
-	return t != nil && t.matches && len(t.ports[port].matches) > 0
+	if t == nil || !t.matches {
+		return false
+	}
+	p := t.ports[port]
+	return len(p.matches)+len(p.mirrors) > 0
 }
 
 // match is the route of the first match that r meets. What goes through a CONNECT cannot be routed, and not every preview
@@ -94,7 +98,12 @@ func (t *table) match(port uint16, r request) *route {
 	if r.method == http.MethodConnect {
 		return nil
 	}
-	for _, m := range t.ports[port].matches {
+	return firstMet(t.ports[port].matches, r)
+}
+
+// firstMet is the route of the first match that r meets.
+func firstMet(matches []match, r request) *route {
+	for _, m := range matches {
 		if m.isMet(r) {
 			return m.route
 		}

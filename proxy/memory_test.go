@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -47,8 +46,7 @@ func newMemoryProxy(t testing.TB, routes ...api.Route) *Proxy {
 func newMatchingProxy(t testing.TB, routes []api.Route, matches ...api.Match) *Proxy {
 	t.Helper()
 	cfg := Config{Sidecar: api.Sidecar{Namespace: "shop", Pod: "api-0", PodIPs: []netip.Addr{memoryPod}}}
-	p := &Proxy{cfg: cfg.withDefaults(), log: slog.New(slog.DiscardHandler)}
-	p.meters = newMeters(&p.table)
+	p := assemble(cfg.withDefaults())
 	table := api.Table{Ports: []api.Port{{Port: memoryApp, Routes: routes, Matches: matches}}}
 	if err := p.apply(table); err != nil {
 		t.Fatal(err)
@@ -148,7 +146,8 @@ func (m *memory) close() {
 const conversationsInMemory = 100_000
 
 // TestDifferentialInMemory holds generated conversations through the state machines alone, in pieces of any size. That all
-// requests are held against a match, which none meets, makes no difference.
+// requests are held against a match, which none meets, makes no difference, nor that those to the app are copied, with
+// nobody to send the copies.
 func TestDifferentialInMemory(t *testing.T) {
 	t.Parallel()
 	n := numberIn(t, "DETOUR_DIFFERENTIAL_MEMORY", conversationsInMemory)
@@ -159,6 +158,10 @@ func TestDifferentialInMemory(t *testing.T) {
 		}},
 		{Key: goneKey, Preview: "deployment/gone"},
 	}, matchesOf(t, routedKey, "path prefix /\nheader x-nobody-sends present"))
+	mirrored := p.table.Load()
+	port := mirrored.ports[memoryApp]
+	port.mirrors = []match{{route: port.routes[routedKey]}}
+	mirrored.ports[memoryApp], mirrored.mirrors = port, true
 	for seed, failed := first, 0; seed < first+n && failed < enough; seed++ {
 		c := newConversation(uint64(seed))
 		if c.greeting != nil && c.kind != plain {
@@ -168,6 +171,12 @@ func TestDifferentialInMemory(t *testing.T) {
 			failed++
 			t.Errorf("DETOUR_SEED=%d DETOUR_DIFFERENTIAL_MEMORY=1: %v\n%v", seed, err, c)
 		}
+	}
+	for len(p.mirror.queue) > 0 {
+		p.mirror.release(<-p.mirror.queue)
+	}
+	if held := p.mirror.held.Load(); held != 0 {
+		t.Errorf("%d bytes are held for copies of requests that are over", held)
 	}
 }
 

@@ -31,6 +31,7 @@ type meters struct {
 	connections     [protocols]*metrics.Counter
 	active          [protocols]*metrics.Gauge
 	bytes           traffic
+	mirrored        *metrics.Counter
 	routerConnected *metrics.Gauge
 }
 
@@ -50,6 +51,7 @@ func newMeters(current *atomic.Pointer[table]) *meters {
 		received: m.set.NewCounter(`detour_proxy_bytes_total{direction="received"}`),
 		sent:     m.set.NewCounter(`detour_proxy_bytes_total{direction="sent"}`),
 	}
+	m.mirrored = m.set.NewCounter("detour_proxy_mirrored_total")
 	m.routerConnected = m.set.NewGauge("detour_proxy_router_connected", nil)
 	m.set.RegisterMetricsWriter(func(w io.Writer) {
 		if t := current.Load(); t != nil {
@@ -69,6 +71,11 @@ func (m *meters) closed(p protocol) { m.active[p].Dec() }
 // failed counts an error. Reasons are a closed list, so the set stays small.
 func (m *meters) failed(reason string) {
 	m.set.GetOrCreateCounter(fmt.Sprintf("detour_proxy_errors_total{reason=%q}", reason)).Inc()
+}
+
+// dropped counts a copy that did not reach its preview.
+func (m *meters) dropped(why string) {
+	m.set.GetOrCreateCounter(fmt.Sprintf("detour_proxy_mirror_dropped_total{reason=%q}", why)).Inc()
 }
 
 // passed counts a connection that is passed through from now on.

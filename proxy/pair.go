@@ -18,12 +18,13 @@ type pair struct {
 	app      *socket
 	previews []*socket
 
-	protocol protocol
-	counted  bool // as an active connection of protocol
-	routed   bool // as one whose requests are looked at
-	keyed    bool // it has carried a key
-	idle     *timer
-	over     bool
+	protocol  protocol
+	counted   bool                   // as an active connection of protocol
+	routed    bool                   // as one whose requests are looked at
+	keyed     bool                   // it has carried a key
+	gathering map[*gathered]struct{} // copies of requests that are not complete
+	idle      *timer
+	over      bool
 }
 
 // welcome makes a pair of a connection that was accepted.
@@ -59,6 +60,7 @@ func (p *pair) dial(to netip.AddrPort, h handler) *socket {
 
 // become hands the connections of the client and of up to h, with all that was read of them and not used.
 func (p *pair) become(h handler, up *socket) {
+	p.dropAllGathered()
 	for _, s := range [...]*socket{p.client, up} {
 		s.handler = h
 		s.told = false
@@ -131,6 +133,7 @@ func (p *pair) close() {
 		return
 	}
 	p.over = true
+	p.dropAllGathered()
 	p.idle.stop()
 	p.client.close()
 	p.app.close()

@@ -17,6 +17,8 @@
 // first needed; or nowhere, with an answer that says why (refusal.go). What is changed on the way is in edit.go and
 // http2_fields.go, and in docs/transparency.md for those who use it.
 //
+// Of a request to the app a preview may be sent a copy, by others than the loops (gather.go, mirror.go).
+//
 // Probes and metrics are served by the same loops (admin.go, metrics.go).
 //
 // The table comes from the router (router.go) or from a file (file.go). Without either everything goes to the app,
@@ -104,6 +106,7 @@ type Proxy struct {
 	cfg    Config
 	log    *slog.Logger
 	meters *meters
+	mirror *mirror
 
 	table     atomic.Pointer[table] // nil until the first one has come
 	ready     atomic.Bool
@@ -128,13 +131,20 @@ func New(cfg Config) (*Proxy, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	p := &Proxy{cfg: cfg, log: cfg.Log}
-	p.meters = newMeters(&p.table)
+	p := assemble(cfg)
 	if err := p.bind(); err != nil {
 		p.unbind()
 		return nil, err
 	}
 	return p, nil
+}
+
+// assemble makes a proxy that serves no port yet.
+func assemble(cfg Config) *Proxy {
+	p := &Proxy{cfg: cfg, log: cfg.Log}
+	p.meters = newMeters(&p.table)
+	p.mirror = newMirror(cfg, p.meters)
+	return p
 }
 
 func (p *Proxy) bind() error {
@@ -198,6 +208,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	var background, looping sync.WaitGroup
 	source := p.tableSource()
 	background.Go(func() { source.run(ctx) })
+	background.Go(func() { p.mirror.run(stopped) })
 	broken := make(chan error, len(p.loops))
 	for _, l := range p.loops {
 		looping.Go(func() {
@@ -232,7 +243,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	}
 	stop()
 	looping.Wait()
-	// 3. Probes and metrics have gone with the loops, and the table's source with ctx.
+	// 3. Probes, metrics and what copies requests have gone with the loops, and the table's source with ctx.
 	unix.Close(p.admin.fd)
 	background.Wait()
 	return nil
@@ -325,7 +336,11 @@ func (p *Proxy) apply(t api.Table) error {
 		return fmt.Errorf("table %q: %w", t.Version, err)
 	}
 	old := p.table.Load()
-	p.table.Store(compile(t, p.cfg.Sidecar, old))
+	next := compile(t, p.cfg.Sidecar, old)
+	p.table.Store(next)
+	if next.mirrors {
+		p.mirror.want()
+	}
 	if old == nil || old.version != t.Version {
 		p.log.Info("table in force", "version", t.Version, "ports", len(t.Ports))
 	}

@@ -12,7 +12,8 @@ import (
 type table struct {
 	version string
 	ports   map[uint16]portRoutes
-	matches bool              // a port has some
+	matches bool              // a port has some, or mirrors
+	mirrors bool              // a port has some
 	tallies map[string]*tally // by preview
 }
 
@@ -20,6 +21,7 @@ type portRoutes struct {
 	protocol api.Protocol
 	routes   map[string]*route // by key
 	matches  []match
+	mirrors  []match
 	names    []string // of the headers that these look at
 	draws    bool     // chance has a say in one of them
 }
@@ -58,9 +60,15 @@ func compile(t api.Table, self api.Sidecar, before *table) *table {
 				tally:     c.tally(r.Preview, before),
 			}
 		}
-		matches := compileMatches(p.Matches, routes)
-		c.matches = c.matches || len(matches) > 0
-		c.ports[p.Port] = portRoutes{p.Protocol, routes, matches, namesIn(matches), drawn(matches)}
+		matches, mirrors := compileMatches(p.Matches, routes), compileMatches(p.Mirrors, routes)
+		all := slices.Concat(matches, mirrors)
+		c.matches = c.matches || len(all) > 0
+		names := namesIn(all)
+		if len(mirrors) > 0 {
+			c.mirrors = true
+			names = append(names, carrierMirror)
+		}
+		c.ports[p.Port] = portRoutes{p.Protocol, routes, matches, mirrors, names, drawn(all)}
 	}
 	return c
 }
@@ -108,7 +116,7 @@ func (t *table) ack() api.Ack {
 	if t == nil {
 		return api.Ack{}
 	}
-	a := api.Ack{Version: t.version, Previews: map[string]api.Counters{}, Knows: []string{api.KnowsMatches, api.KnowsShares}}
+	a := api.Ack{Version: t.version, Previews: map[string]api.Counters{}, Knows: []string{api.KnowsMatches, api.KnowsShares, api.KnowsMirrors}}
 	for preview, n := range t.tallies {
 		a.Previews[preview] = api.Counters{Requests: n.requests.Load(), Errors: n.errors.Load()}
 	}
