@@ -58,6 +58,12 @@ func percent(o *viewtest.Namespace, name, share, consent string) {
 	metav1.SetMetaDataAnnotation(&service(o, "api").ObjectMeta, api.AnnotationAllow, consent)
 }
 
+// mirror does it for copies of requests.
+func mirror(o *viewtest.Namespace, name, mode, consent string) {
+	metav1.SetMetaDataAnnotation(&deployment(o, name).ObjectMeta, api.AnnotationMode, mode)
+	metav1.SetMetaDataAnnotation(&service(o, "api").ObjectMeta, api.AnnotationAllow, consent)
+}
+
 func labelled(labels map[string]string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.Labels = labels }
 }
@@ -88,6 +94,9 @@ func routesOf(v *view.View, pod string) []string {
 		}
 		for _, m := range port.Matches {
 			lines = append(lines, fmt.Sprintf("%d match %s %s", port.Port, m.Key, m.Conditions))
+		}
+		for _, m := range port.Mirrors {
+			lines = append(lines, fmt.Sprintf("%d mirror %s %s", port.Port, m.Key, m.Conditions))
 		}
 	}
 	return lines

@@ -10,6 +10,16 @@ import (
 	"github.com/detour-dev/detour/api"
 )
 
+// checkMode reads whether the preview gets requests without the key, or copies of them.
+func (w *world) checkMode(p *preview) *api.Problem {
+	value, set := w.annotation(p, api.AnnotationMode)
+	if set && value != api.ModeForward && value != api.ModeMirror {
+		return problem("InvalidMode", "%s: annotation %s=%.100q: want %q or %q", p.name, api.AnnotationMode, value, api.ModeForward, api.ModeMirror)
+	}
+	p.mirror = value == api.ModeMirror
+	return nil
+}
+
 // checkConditions reads which requests without the key are to reach the preview.
 func (w *world) checkConditions(p *preview) *api.Problem {
 	if text, set := w.annotation(p, api.AnnotationMatch); set {
@@ -35,24 +45,38 @@ func (w *world) checkConditions(p *preview) *api.Problem {
 	return nil
 }
 
-// checkConsent asks the target about what its clients have not asked for. Nobody can tell through which Service a request
-// has come to a port, so every Service that leads there has to consent.
+// checkConsent asks the target about what its clients have not asked for.
 func (w *world) checkConsent(p *preview) *api.Problem {
+	if p.mirror { // which leads nobody away
+		return w.checkAllowed(p, api.AnnotationMode, api.AllowMirror, "copy")
+	}
 	for _, want := range []struct{ annotation, word string }{
 		{api.AnnotationMatch, api.AllowMatch}, {api.AnnotationPercent, api.AllowPercent},
 	} {
 		if _, set := w.annotation(p, want.annotation); !set {
 			continue
 		}
-		for _, service := range w.sharing(p.service) {
-			if known, _ := consent(service); !slices.Contains(known, want.word) {
-				return problem("NotAllowed", "%s: annotation %s would lead away requests to Service %s that do not have the key: have the Service's annotation %s include %q if that is all right, or remove the annotation",
-					p.name, want.annotation, service.Name, api.AnnotationAllow, want.word)
-			}
+		if found := w.checkAllowed(p, want.annotation, want.word, "lead away"); found != nil {
+			return found
 		}
 	}
 	return nil
 }
+
+// checkAllowed asks for one word. Nobody can tell through which Service a request has come to a port, so every Service that
+// leads there has to consent.
+func (w *world) checkAllowed(p *preview, annotation, word, does string) *api.Problem {
+	for _, service := range w.sharing(p.service) {
+		if known, _ := consent(service); !slices.Contains(known, word) {
+			return problem("NotAllowed", "%s: annotation %s would %s requests to Service %s that do not have the key: have the Service's annotation %s include %q if that is all right, or remove the annotation",
+				p.name, annotation, does, service.Name, api.AnnotationAllow, word)
+		}
+	}
+	return nil
+}
+
+// picks reports whether the preview gets requests without the key, or copies of them.
+func (p *preview) picks() bool { return p.mirror || len(p.conditions) > 0 }
 
 // warnShadowed warns of an older preview that gets all the requests without the key that p would.
 func (p *preview) warnShadowed(older []*preview) {
@@ -60,12 +84,12 @@ func (p *preview) warnShadowed(older []*preview) {
 	if i < 0 {
 		return
 	}
-	p.warnings = append(p.warnings, *problem("MatchShadowed", "%s gets no requests but those with its key: all others that it would get go to %s, which is older: have one of them ask for more or for something else",
+	p.warnings = append(p.warnings, *problem("MatchShadowed", "%s gets no requests but those with its key: all others that it asks for, or copies of them, go to %s, which is older: have one of them ask for something else",
 		p.name, older[i].name))
 }
 
 func (p *preview) isShadowedBy(older *preview) bool {
-	if p.service != older.service || len(older.conditions) == 0 {
+	if p.service != older.service || p.mirror != older.mirror || !p.picks() || !older.picks() {
 		return false
 	}
 	return !slices.ContainsFunc(older.conditions, func(c api.Condition) bool {

@@ -31,6 +31,7 @@ type preview struct {
 	fallback   bool
 	ports      map[int32]api.PortRef // where they differ from the target's, by the Service's port
 	conditions []api.Condition       // of requests without the key
+	mirror     bool                  // it gets copies of these, or of all if there are no conditions
 	expires    time.Time             // zero if it does not
 	problem    *api.Problem          // why it is not routed; nil when it is
 	state      api.State             // that the problem puts it into
@@ -159,7 +160,7 @@ func (w *world) checkAll(previews []*preview) {
 
 func (w *world) check(p *preview) *api.Problem {
 	for _, check := range []func(*preview) *api.Problem{
-		w.checkKey, w.checkTarget, w.checkFallback, w.checkTTL, w.checkSelector, w.checkPairs, w.checkPorts, w.checkConditions, w.checkConsent,
+		w.checkKey, w.checkTarget, w.checkFallback, w.checkTTL, w.checkSelector, w.checkPairs, w.checkPorts, w.checkMode, w.checkConditions, w.checkConsent,
 	} {
 		if found := check(p); found != nil {
 			return found

@@ -99,6 +99,9 @@ func (w *world) whyMissing(p *preview, pod *pod, table *api.Table, acked api.Ack
 
 // beyond names what a preview asks for that a proxy which knows so much does not do; "" if there is nothing.
 func (p *preview) beyond(knows []string) (annotation string) {
+	if p.mirror && !slices.Contains(knows, api.KnowsMirrors) {
+		return api.AnnotationMode
+	}
 	for _, c := range p.conditions {
 		switch {
 		case c.Part == api.PartShare && !slices.Contains(knows, api.KnowsShares):

@@ -42,8 +42,8 @@ func Strip(object any) (any, error) {
 
 // annotationsRead are those that New looks at, of whatever object.
 var annotationsRead = []string{
-	api.AnnotationFallback, api.AnnotationMatch, api.AnnotationPercent, api.AnnotationPorts, api.AnnotationTTL,
-	api.AnnotationUpdated, api.AnnotationAllow, api.AnnotationNotInjected, api.AnnotationPortsNotTaken, revision,
+	api.AnnotationFallback, api.AnnotationMode, api.AnnotationMatch, api.AnnotationPercent, api.AnnotationPorts,
+	api.AnnotationTTL, api.AnnotationUpdated, api.AnnotationAllow, api.AnnotationNotInjected, api.AnnotationPortsNotTaken, revision,
 }
 
 // stripMeta keeps what identifies an object, its labels, its controller, and the annotations that are read.

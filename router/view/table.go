@@ -80,8 +80,11 @@ func (p *preview) addTo(port *api.Port, of corev1.ServicePort) {
 		return
 	}
 	port.Routes = append(port.Routes, p.route(of))
-	if len(p.conditions) > 0 {
-		port.Matches = append(port.Matches, api.Match{Key: p.key, Conditions: p.conditions})
+	switch match := (api.Match{Key: p.key, Conditions: p.conditions}); {
+	case p.mirror:
+		port.Mirrors = append(port.Mirrors, match)
+	case p.picks():
+		port.Matches = append(port.Matches, match)
 	}
 }
 

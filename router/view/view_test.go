@@ -480,6 +480,73 @@ func TestRoutes(t *testing.T) {
 				"8080 match pr-50 [{path  prefix /v2/} {header x-user exact alice} {share  percent 10}]",
 			},
 		},
+		"a mirror, and consent": {
+			edit:   func(o *viewtest.Namespace) { mirror(o, "api-pr-42", "mirror", "mirror") },
+			states: []string{good},
+			routes: []string{route, "8080 mirror pr-42 []"},
+		},
+		"a mirror of a share of what matches needs no other consent": {
+			edit: func(o *viewtest.Namespace) {
+				match(o, "api-pr-42", matchAlice, "")
+				percent(o, "api-pr-42", "10", "")
+				mirror(o, "api-pr-42", "mirror", "mirror")
+			},
+			states: []string{good},
+			routes: []string{route, "8080 mirror pr-42 [{header x-user exact alice} {share  percent 10}]"},
+		},
+		"consent to all but mirrors": {
+			edit:   func(o *viewtest.Namespace) { mirror(o, "api-pr-42", "mirror", "match,percent") },
+			states: []string{"deployment/api-pr-42 pr-42 invalid NotAllowed 0/0"},
+			routes: nil,
+		},
+		"forward is what is done anyhow": {
+			edit:   func(o *viewtest.Namespace) { mirror(o, "api-pr-42", "forward", "mirror") },
+			states: []string{good},
+			routes: []string{route},
+		},
+		"forwarded matches need their own consent": {
+			edit: func(o *viewtest.Namespace) {
+				match(o, "api-pr-42", matchAlice, "")
+				mirror(o, "api-pr-42", "forward", "mirror")
+			},
+			states: []string{"deployment/api-pr-42 pr-42 invalid NotAllowed 0/0"},
+			routes: nil,
+		},
+		"a mode that is none": {
+			edit: func(o *viewtest.Namespace) {
+				o.AddPreview("bad", "api", "pr-1")
+				mirror(o, "bad", "Mirror", "mirror")
+			},
+			states: []string{"deployment/bad pr-1 invalid InvalidMode 0/0", good},
+			routes: []string{route},
+		},
+		"mirrors beside matches, the oldest preview's first": {
+			edit: func(o *viewtest.Namespace) {
+				mirror(o, "api-pr-42", "mirror", "")
+				match(o, "api-pr-42", "path prefix /v2/", "")
+				o.AddPreview("late", "api", "pr-50")
+				mirror(o, "late", "mirror", "")
+				o.AddPreview("led", "api", "pr-60")
+				match(o, "led", "path prefix /v2/", "mirror,match")
+			},
+			states: []string{good, "deployment/late pr-50 routed 2/2", "deployment/led pr-60 routed 2/2"},
+			routes: []string{
+				route, "8080 pr-50 deployment/late 10.0.0.6:8080", "8080 pr-60 deployment/led 10.0.0.7:8080",
+				"8080 match pr-60 [{path  prefix /v2/}]", "8080 mirror pr-42 [{path  prefix /v2/}]", "8080 mirror pr-50 []",
+			},
+		},
+		"an older mirror of all": {
+			edit: func(o *viewtest.Namespace) {
+				mirror(o, "api-pr-42", "mirror", "")
+				o.AddPreview("late", "api", "pr-50")
+				match(o, "late", matchAlice, "")
+				mirror(o, "late", "mirror", "mirror")
+			},
+			states: []string{good, "deployment/late pr-50 routed (MatchShadowed) 2/2"},
+			routes: []string{
+				route, "8080 pr-50 deployment/late 10.0.0.6:8080", "8080 mirror pr-42 []", "8080 mirror pr-50 [{header x-user exact alice}]",
+			},
+		},
 
 		// Endpoints.
 		"an image that cannot be had": {
@@ -623,6 +690,10 @@ func TestMessages(t *testing.T) {
 	}
 	o.AddPreview("uneven", "identity", "pr-6")
 	percent(o, "uneven", "150 by header x-user", "")
+	o.AddPreview("copied", "identity", "pr-7")
+	mirror(o, "copied", "mirror", "")
+	o.AddPreview("moody", "identity", "pr-8")
+	mirror(o, "moody", "shadow", "")
 	delete(service(o, "api").Annotations, api.AnnotationAllow)
 	got := map[string]string{}
 	for _, p := range viewtest.Acknowledged(o).Status.Previews {
@@ -641,6 +712,8 @@ func TestMessages(t *testing.T) {
 		"deployment/mapped":     `deployment/mapped: its Pods declare no port named web, where requests to Service api are to go: name the container's port so, or say in annotation detour.dev/ports which of its ports it is`,
 		"deployment/matched":    `deployment/matched: annotation detour.dev/match would lead away requests to Service identity that do not have the key: have the Service's annotation detour.dev/allow include "match" if that is all right, or remove the annotation`,
 		"deployment/uneven":     `deployment/uneven: annotation detour.dev/percent="150 by header x-user": "150" is no percentage: want a number from 0 to 100 with up to two decimals`,
+		"deployment/copied":     `deployment/copied: annotation detour.dev/mode would copy requests to Service identity that do not have the key: have the Service's annotation detour.dev/allow include "mirror" if that is all right, or remove the annotation`,
+		"deployment/moody":      `deployment/moody: annotation detour.dev/mode="shadow": want "forward" or "mirror"`,
 		"deployment/mismatched": `deployment/mismatched: annotation detour.dev/match: line 2, "path is /": "is" is no test: want "exact", "prefix", "regex" or, of a header, "present"`,
 		"deployment/forever":    `deployment/forever: annotation detour.dev/ttl="forever" is no positive duration in hours, minutes and seconds, such as 72h or 1h30m`,
 		"deployment/old":        `deployment/old has expired at 2026-01-02T03:05:36Z, requests with key "pr-5" go to the baseline: delete it, or set annotation detour.dev/updated to the present time to begin its detour.dev/ttl anew`,
@@ -666,7 +739,7 @@ func TestUnknownConsent(t *testing.T) {
 
 // TestMatchShadowed: only an older preview of the same Service that takes all of them, and not just a share, is in the way.
 func TestMatchShadowed(t *testing.T) {
-	const want = "deployment/late gets no requests but those with its key: all others that it would get go to deployment/api-pr-42, which is older: have one of them ask for more or for something else"
+	const want = "deployment/late gets no requests but those with its key: all others that it asks for, or copies of them, go to deployment/api-pr-42, which is older: have one of them ask for something else"
 	for name, c := range map[string]struct {
 		older, olderShare, late, lateShare string
 		shadowed                           bool
@@ -747,6 +820,15 @@ func TestMissing(t *testing.T) {
 				acks["pod-api-b"] = old
 			},
 			want: "its proxy is too old for detour.dev/percent, and leads only requests with the key there: restart it",
+		},
+		"too old for mirrors": {
+			edit: func(o *viewtest.Namespace) { mirror(o, "api-pr-42", "mirror", "mirror") },
+			ack: func(acks api.Acks) {
+				old := acks["pod-api-b"]
+				old.Knows = []string{api.KnowsMatches}
+				acks["pod-api-b"] = old
+			},
+			want: "its proxy is too old for detour.dev/mode, and leads only requests with the key there: restart it",
 		},
 		"not switched": {
 			edit: func(o *viewtest.Namespace) { service(o, "api").Spec.Ports[0].TargetPort = intstr.FromInt32(8080) },
@@ -884,7 +966,9 @@ func TestStripKeepsWhatIsRead(t *testing.T) {
 	o.Pod("api-b").Spec.Containers[0].Env = []corev1.EnvVar{{Name: "PASSWORD", Value: "secret"}}
 	match(o, "api-pr-42", matchAlice, "match,everything")
 	o.AddPreview("share", "api", "pr-4")
-	percent(o, "share", "10", "match,percent,everything")
+	percent(o, "share", "10", "")
+	o.AddPreview("copied", "api", "pr-5")
+	mirror(o, "copied", "mirror", "match,percent,mirror,everything")
 	o.ResolveSlices()
 	var stripped viewtest.Namespace
 	stripped.Services, stripped.EndpointSlices = stripAll(t, o.Services), stripAll(t, o.EndpointSlices)

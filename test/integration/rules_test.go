@@ -63,6 +63,22 @@ func TestRulesOfAPreview(t *testing.T) {
 	acknowledge(t, token, api.Ack{Version: version, Knows: []string{api.KnowsMatches}})
 	waitForState(t, "rules", "deployment/api-pr-1", api.StateRouted)
 
+	annotate(t, deployment, api.AnnotationPercent, "12.5 by cookie session")
+	expect()
+	annotate(t, service, api.AnnotationAllow, api.AllowMatch+","+api.AllowPercent)
+	share := api.Condition{Part: api.PartShare, Name: "cookie session", Test: api.TestPercent, Value: "12.5"}
+	matched.Matches[0].Conditions = append(matched.Matches[0].Conditions, share)
+	expect(matched)
+	annotate(t, deployment, api.AnnotationMode, api.ModeMirror)
+	expect()
+	annotate(t, service, api.AnnotationAllow, api.AllowMirror)
+	matched.Matches, matched.Mirrors = nil, matched.Matches
+	version = expect(matched).Version
+	acknowledge(t, token, api.Ack{Version: version, Knows: []string{api.KnowsMatches, api.KnowsShares}})
+	waitForState(t, "rules", "deployment/api-pr-1", api.StatePending)
+	acknowledge(t, token, api.Ack{Version: version, Knows: []string{api.KnowsMirrors, api.KnowsMatches, api.KnowsShares}})
+	waitForState(t, "rules", "deployment/api-pr-1", api.StateRouted)
+
 	annotate(t, deployment, api.AnnotationTTL, "1ms")
 	expect()
 	waitForState(t, "rules", "deployment/api-pr-1", api.StateExpired)

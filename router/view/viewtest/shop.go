@@ -230,7 +230,7 @@ func Acknowledged(o *Namespace) *view.View {
 func Acks(v *view.View) api.Acks {
 	acks := api.Acks{}
 	for pod, table := range v.Tables {
-		acks[string(pod)] = api.PodAck{Ack: api.Ack{Version: table.Version, Knows: []string{api.KnowsMatches, api.KnowsShares}}}
+		acks[string(pod)] = api.PodAck{Ack: api.Ack{Version: table.Version, Knows: []string{api.KnowsMatches, api.KnowsShares, api.KnowsMirrors}}}
 	}
 	return acks
 }
