@@ -73,6 +73,7 @@ func FuzzDecide(f *testing.F) {
 		uint16(80), "c", "")
 	f.Add(`{"ports":[{"port":80,"routes":[{"key":"a"}],"matches":[{"key":"a","conditions":[{"part":"share","name":"header x","test":"percent","value":"50"}]}]}]}`,
 		uint16(80), "", "user")
+	f.Add(`{"ports":[{"port":80,"routes":[{"key":"a","endpoints":[{"pod":"x/y","address":"1.2.3.4:5"}]}],"mirrors":[{"key":"a"}]}]}`, uint16(80), "b", "")
 	f.Add(`null`, uint16(0), "", "x")
 	f.Fuzz(func(t *testing.T, text string, port uint16, words, value string) {
 		var in *table
@@ -85,6 +86,9 @@ func FuzzDecide(f *testing.F) {
 		asked := d.route != nil && slices.Contains(keys, d.route.key)
 		if d.route != nil && !asked && (!in.matching(port) || !d.fallback) {
 			t.Errorf("led away without a key or a match, or to be refused: %+v", d)
+		}
+		if d.mirror != nil && (d.verdict != toBaseline || d.route != nil || len(d.mirror.endpoints) == 0) {
+			t.Errorf("a copy by mistake: %+v", d)
 		}
 		switch d.verdict {
 		case toBaseline:

@@ -511,7 +511,8 @@ func newStageHTTP2(t *testing.T) *stageHTTP2 {
 	p.put(t, api.Port{Port: p.port, Routes: []api.Route{
 		{Key: routedKey, Preview: "deployment/mine", Endpoints: []api.Endpoint{endpointOf("preview", s.preview.Addr)}},
 		{Key: goneKey, Preview: "deployment/gone"},
-	}})
+		{Key: "copied", Preview: "deployment/dead", Endpoints: []api.Endpoint{endpointOf("dead", refusing(t))}},
+	}, Mirrors: []api.Match{{Key: "copied"}}})
 	s.proxy, s.direct = p.addr(), local(s.app.Addr)
 	return s
 }

@@ -672,6 +672,7 @@ func FuzzH2(f *testing.F) {
 	f.Add([]byte("\x02\x00\x01\x01\x80\x02\x03\x00\x01\x08\x02\x07\x00\x00\x01\x01\x07\x00\x00\x01\x08\x01\x05\x00\x00"))
 	f.Fuzz(func(t *testing.T, script []byte) {
 		m := opened(t)
+		m.h.proxy.mirrorAll(80, "a")
 		m.client.request(1, false)
 		m.client.request(3, false, "detour-key", "a")
 		m.previews[0].accept()
@@ -681,6 +682,8 @@ func FuzzH2(f *testing.F) {
 			m.fuzz(op)
 			m.check()
 		}
+		m.h.pair.close()
+		m.h.proxy.mirror.checkReleased(t)
 	})
 }
 

@@ -158,10 +158,7 @@ func TestDifferentialInMemory(t *testing.T) {
 		}},
 		{Key: goneKey, Preview: "deployment/gone"},
 	}, matchesOf(t, routedKey, "path prefix /\nheader x-nobody-sends present"))
-	mirrored := p.table.Load()
-	port := mirrored.ports[memoryApp]
-	port.mirrors = []match{{route: port.routes[routedKey]}}
-	mirrored.ports[memoryApp], mirrored.mirrors = port, true
+	p.mirrorAll(memoryApp, routedKey)
 	for seed, failed := first, 0; seed < first+n && failed < enough; seed++ {
 		c := newConversation(uint64(seed))
 		if c.greeting != nil && c.kind != plain {
@@ -172,12 +169,7 @@ func TestDifferentialInMemory(t *testing.T) {
 			t.Errorf("DETOUR_SEED=%d DETOUR_DIFFERENTIAL_MEMORY=1: %v\n%v", seed, err, c)
 		}
 	}
-	for len(p.mirror.queue) > 0 {
-		p.mirror.release(<-p.mirror.queue)
-	}
-	if held := p.mirror.held.Load(); held != 0 {
-		t.Errorf("%d bytes are held for copies of requests that are over", held)
-	}
+	p.mirror.checkReleased(t)
 }
 
 // judgeAny is judge for ends of which nobody knows whether they were orderly.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -69,6 +70,27 @@ func (r *running) dropped() map[string]int {
 		}
 	}
 	return counts
+}
+
+// mirrorAll has the preview of key get copies of all that goes to the app's port.
+func (p *Proxy) mirrorAll(port uint16, key string) {
+	t := *p.table.Load()
+	of := t.ports[port]
+	of.mirrors = []match{{route: of.routes[key]}}
+	t.ports, t.matches = maps.Clone(t.ports), true
+	t.ports[port] = of
+	p.table.Store(&t)
+}
+
+// checkReleased checks, of a mirror that sends nothing, that nothing is held but for what waits to be sent.
+func (m *mirror) checkReleased(t testing.TB) {
+	t.Helper()
+	for len(m.queue) > 0 {
+		m.release(<-m.queue)
+	}
+	if held := m.held.Load(); held != 0 {
+		t.Errorf("%d bytes are held for copies of requests that are over", held)
+	}
 }
 
 // settled waits until nothing is held for copies, and says how many were answered.
