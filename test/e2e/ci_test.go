@@ -12,16 +12,8 @@ import (
 	"github.com/detour-dev/detour/test/ci"
 )
 
-// TestCI runs the shell of docs/ci against the shop, as GitHub's runner and GitLab's would, with the plugin on the PATH.
+// testGitHub and testGitLab run the shell of docs/ci against the shop, as their runners would, with the plugin on the PATH.
 // What GitHub is told goes to a program that takes it down.
-func TestCI(t *testing.T) {
-	script(t, "hack/deploy", "self-managed")
-	installShop(t)
-	t.Run("github", testGitHub)
-	t.Run("gitlab", testGitLab)
-	t.Run("removed", testRemoved)
-}
-
 func testGitHub(t *testing.T) {
 	workflow, err := ci.ReadWorkflow("../../docs/ci/github.yaml")
 	if err != nil {

@@ -184,9 +184,14 @@ func testPreviewRemoved(t *testing.T) {
 	t.Logf("the key answers from a new preview %v after kubectl apply returned", took.Round(time.Millisecond))
 }
 
-// testRemoved takes Detour away and looks for what is left of it, while the shop goes on.
 func testRemoved(t *testing.T) {
 	script(t, "hack/undeploy")
+	checkRemoved(t)
+}
+
+// checkRemoved looks for what is left of Detour, while the shop goes on.
+func checkRemoved(t *testing.T) {
+	t.Helper()
 	ask := askHTTP(t, serviceAddress(t, "shop", "frontend"), "http1")
 	if r, err := ask(t.Context(), ""); err != nil || r.check("frontend", "http1", "") != nil {
 		t.Errorf("the shop after Detour: %v, %v", err, r.check("frontend", "http1", ""))

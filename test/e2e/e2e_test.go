@@ -25,19 +25,11 @@ func TestSelfManaged(t *testing.T) {
 	t.Run("restricted", testRestricted)
 	t.Run("kubectl", testKubectl)
 	t.Run("stream", testStreamIsPrivate)
+	t.Run("github", testGitHub)
+	t.Run("gitlab", testGitLab)
 	t.Run("preview removed", testPreviewRemoved)
 	t.Run("router away", testRouterAway)
 	t.Run("bad input", testBadInput)
-	t.Run("removed", testRemoved)
-}
-
-// TestCertManager installs with cert-manager's certificates instead, and looks whether a preview answers.
-func TestCertManager(t *testing.T) {
-	script(t, "hack/deploy", "cert-manager")
-	kubectl(t, "wait", "-n", "detour-system", "--for=condition=Ready", "certificates", "--all", "--timeout=60s")
-	installShop(t)
-
-	t.Run("traffic", testTraffic)
 	t.Run("removed", testRemoved)
 }
 
