@@ -9,7 +9,7 @@ require (
 	github.com/coder/websocket v1.8.15
 	github.com/detour-dev/detour v0.0.0-00010101000000-000000000000
 	github.com/google/go-cmp v0.7.0
-	github.com/gorilla/websocket v1.5.3
+	github.com/gorilla/websocket v1.5.4-0.20250319132907-e064f32e3674
 	github.com/rs/zerolog v1.35.1
 	github.com/summerwind/h2spec v2.2.1+incompatible
 	golang.org/x/net v0.62.0
