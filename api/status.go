@@ -8,6 +8,11 @@ import "time"
 type Status struct {
 	Services []ServiceStatus `json:"services,omitempty"` // by name
 	Previews []PreviewStatus `json:"previews,omitempty"` // by target, then key, then age
+	// Gateway is the URL beneath whose domain previews have their hosts, such as "https://preview.example.com"
+	// ([PreviewURL]); empty where the router serves none.
+	Gateway string `json:"gateway,omitempty"`
+	// GatewayOpen is true where the gateway lets everyone in, without a [Link].
+	GatewayOpen bool `json:"gatewayOpen,omitempty"`
 }
 
 // ServiceStatus says how far a Service's traffic passes proxies.

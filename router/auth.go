@@ -3,7 +3,6 @@ package router
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -20,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/detour-dev/detour/api"
+	"github.com/detour-dev/detour/router/gateway"
 )
 
 // reviewer asks the API server about tokens and the users behind them.
@@ -54,7 +54,7 @@ const (
 )
 
 // errUnauthorized is wrapped by the errors that say why a caller is not let in.
-var errUnauthorized = errors.New("unauthorized")
+var errUnauthorized = gateway.ErrUnauthorized
 
 func newAuthenticator(r reviewer, tokenFile string, count func(result string)) *authenticator {
 	return &authenticator{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/detour-dev/detour/router/gateway"
 	"github.com/detour-dev/detour/router/view"
 )
 
@@ -20,6 +21,7 @@ type loop struct {
 	acks    *ackStore
 	latest  *latest[snapshot]
 	metrics *metrics
+	gateway *gateway.Gateway // nil where there is none
 }
 
 func (l *loop) run(ctx context.Context) error {
@@ -60,12 +62,20 @@ func (l *loop) rebuild(ctx context.Context) (next time.Time) {
 	for namespace, objects := range seen {
 		made[namespace] = nil
 		if objects != nil {
-			made[namespace] = view.New(namespace, *objects, acks, start)
+			made[namespace] = l.announce(view.New(namespace, *objects, acks, start))
 		}
 	}
 	l.latest.set(made)
 	l.metrics.rebuilds.Observe(time.Since(start).Seconds())
 	return made.next()
+}
+
+// announce has the status say where the gateway is.
+func (l *loop) announce(v *view.View) *view.View {
+	if l.gateway == nil {
+		return v
+	}
+	return v.WithGateway(l.gateway.URL(), l.gateway.IsOpen())
 }
 
 // signal says that something has changed, however often it is set.

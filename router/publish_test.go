@@ -80,18 +80,23 @@ func replica(t *testing.T, c client.Client, events *eventList, latest *latest[sn
 
 // publishedStates is empty as long as nothing is published.
 func publishedStates(t *testing.T, c client.Client) []string {
+	return viewtest.States(&view.View{Status: publishedStatus(t, c)})
+}
+
+// publishedStatus is empty where there is none yet.
+func publishedStatus(t *testing.T, c client.Client) (status api.Status) {
+	t.Helper()
 	var cm corev1.ConfigMap
 	if err := c.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: api.ConfigMapStatus}, &cm); err != nil {
 		t.Fatal(err)
 	}
-	v := &view.View{}
 	if len(cm.Data) == 0 {
-		return nil
+		return status
 	}
-	if err := json.Unmarshal([]byte(cm.Data[api.ConfigMapStatusKey]), &v.Status); err != nil {
+	if err := json.Unmarshal([]byte(cm.Data[api.ConfigMapStatusKey]), &status); err != nil {
 		t.Fatalf("%v in %q", err, cm.Data)
 	}
-	return viewtest.States(v)
+	return status
 }
 
 // TestPublish has two replicas publish what they both see: each change is written and announced once.

@@ -14,8 +14,8 @@
 // Every replica does all of this. A version is a hash of the table, so replicas agree without talking; only what
 // proxies acknowledge reaches one replica, so they ask each other for that.
 //
-// If it has a domain for it, a replica also serves previews by URL: package gateway takes the snapshot and nothing else
-// of all this.
+// If it is told a URL for it, a replica also serves previews by URL: package gateway takes the snapshot, the keys of
+// signed links, which a Secret holds, and what the API server says of those who ask for links.
 //
 // # Use
 //
@@ -30,6 +30,10 @@
 //   - get, update: configmaps (core), with the resource name detour-status
 //   - create: tokenreviews (authentication.k8s.io), subjectaccessreviews (authorization.k8s.io)
 //   - create, patch: events (core)
+//
+// In its own namespace, if it serves previews by URL and not to everyone:
+//
+//   - get, update: secrets (core), with the resource name detour-gateway
 //
 // # What it does not do
 //
@@ -56,7 +60,6 @@ import (
 
 	"github.com/detour-dev/detour/api"
 	"github.com/detour-dev/detour/router/gateway"
-	"github.com/detour-dev/detour/router/view"
 )
 
 // Config is the router's configuration. Only Kube is required.
@@ -79,9 +82,11 @@ type Config struct {
 	// TokenFile holds the router's own token for [api.Audience]; default [api.TokenFile].
 	TokenFile string
 
-	// Gateway serves previews by URL. It is off while its Domain is empty: without SigningKeys, whoever reaches its port
-	// reaches the Services of every namespace that takes part. Its Log is this Log.
+	// Gateway serves previews by URL. It is off while its URL is empty. Its Keys are those of the Secret
+	// [api.SecretGateway], its Reviewer is the API server, its Log is this Log.
 	Gateway gateway.Config
+	// Namespace is the router's own, where that Secret is; default "detour-system".
+	Namespace string
 
 	Log *slog.Logger // default slog.Default()
 }
@@ -93,6 +98,7 @@ func (c Config) withDefaults() Config {
 	c.CertDir = cmp.Or(c.CertDir, "/tls")
 	c.ServerName = cmp.Or(c.ServerName, "detour-router.detour-system.svc")
 	c.TokenFile = cmp.Or(c.TokenFile, api.TokenFile)
+	c.Namespace = cmp.Or(c.Namespace, "detour-system")
 	c.Log = cmp.Or(c.Log, slog.Default())
 	c.Gateway.Log = c.Log
 	return c
@@ -169,7 +175,7 @@ func connect(cfg *rest.Config) (kube, error) {
 //  2. the gateway lets requests end
 //  3. the API closes its listener and ends its streams, so that proxies connect to another replica at once
 //  4. nothing is published any more, and no peer is asked
-//  5. the loop stops, and with it the informers
+//  5. the loop stops, and with it the informers; the keys of links are no longer looked at
 //  6. metrics and health go last, so that the end can be watched
 func run(ctx context.Context, cfg Config, k kube) error {
 	wake := newSignal()
@@ -178,24 +184,31 @@ func run(ctx context.Context, cfg Config, k kube) error {
 	metrics := newMetrics(latest, acks)
 	health := &health{}
 
-	loop := &loop{wake: wake, tracker: newTracker(k.open, wake.set, cfg.Log), acks: acks, latest: latest, metrics: metrics}
-	peers := newPeers(cfg, acks, latest)
-	publisher := &publisher{client: k.client, recorder: k.recorder, latest: latest, askPeers: peers.ask, log: cfg.Log, started: time.Now(), published: map[string]published{}}
-	server := &server{
-		auth:   newAuthenticator(apiReviewer{k.client}, cfg.TokenFile, metrics.countReview),
-		latest: latest, acks: acks, metrics: metrics, log: cfg.Log, closing: make(chan struct{}),
-	}
-	health.synced = func() bool { s, _ := latest.get(); return s.isComplete() }
-	gateway, err := newGateway(cfg.Gateway, latest, metrics)
+	auth := newAuthenticator(apiReviewer{k.client}, cfg.TokenFile, metrics.countReview)
+	keyring := &keyring{client: k.client, namespace: cfg.Namespace, log: cfg.Log}
+	gateway, err := newGateway(cfg.Gateway, latest, metrics.registry, keyring, auth)
 	if err != nil {
 		return err
 	}
+	loop := &loop{
+		wake: wake, tracker: newTracker(k.open, wake.set, cfg.Log), acks: acks, latest: latest, metrics: metrics,
+		gateway: gateway,
+	}
+	peers := newPeers(cfg, acks, latest)
+	publisher := &publisher{client: k.client, recorder: k.recorder, latest: latest, askPeers: peers.ask, log: cfg.Log, started: time.Now(), published: map[string]published{}}
+	server := &server{
+		auth: auth, latest: latest, acks: acks, metrics: metrics, log: cfg.Log, closing: make(chan struct{}),
+	}
+	health.synced = func() bool { s, _ := latest.get(); return s.isComplete() }
 
 	var parts parts
 	defer parts.stop()                // 2 to 6
 	defer health.stopping.Store(true) // 1
 	parts.start("health", serveHTTP(cfg.Health, health.handler()))
 	parts.start("metrics", serveHTTP(cfg.Metrics, metrics.handler()))
+	if gateway != nil && !gateway.IsOpen() {
+		parts.start("keyring", keyring.run)
+	}
 	parts.start("loop", loop.run)
 	parts.start("peers", peers.run)
 	parts.start("publisher", publisher.run)
@@ -210,17 +223,4 @@ func run(ctx context.Context, cfg Config, k kube) error {
 	case err := <-parts.failed:
 		return err
 	}
-}
-
-// newGateway returns nil when no domain leads to it.
-func newGateway(cfg gateway.Config, latest *latest[snapshot], m *metrics) (*gateway.Gateway, error) {
-	if cfg.Domain == "" {
-		return nil, nil
-	}
-	views := func() (map[string]*view.View, <-chan struct{}) { return latest.get() }
-	g, err := gateway.New(cfg, views, m.registry)
-	if err != nil {
-		return nil, fmt.Errorf("configuring the gateway: %w", err)
-	}
-	return g, nil
 }

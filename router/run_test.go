@@ -148,7 +148,7 @@ func TestRun(t *testing.T) {
 	cfg := Config{
 		Listen: freeAddress(t), Health: freeAddress(t), Metrics: freeAddress(t), CertDir: t.TempDir(),
 		TokenFile: filepath.Join(t.TempDir(), "token"), Log: slog.New(slog.DiscardHandler),
-		Gateway: gateway.Config{Domain: "preview.test", Listen: freeAddress(t)},
+		Gateway: gateway.Config{URL: "http://preview.test", Open: true, Listen: freeAddress(t)},
 	}.withDefaults()
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -175,6 +175,9 @@ func TestRun(t *testing.T) {
 		if got := getAs(t, "http://"+cfg.Gateway.Listen, host+".preview.test"); !strings.Contains(got, want) {
 			t.Errorf("the gateway says of %s: %s, want %s", host, got, want)
 		}
+	}
+	if status := publishedStatus(t, f); status.Gateway != "http://preview.test" || !status.GatewayOpen {
+		t.Errorf("the status says of the gateway: %q, open %v", status.Gateway, status.GatewayOpen)
 	}
 	eventually(t, "an Event", func() bool { return slices.Contains(events.take(), "Deployment/api-pr-42 Normal Routed") })
 	for _, want := range []string{
@@ -374,7 +377,7 @@ func TestDefaults(t *testing.T) {
 	want := Config{
 		Listen: ":8443", Health: ":8081", Metrics: ":8080", CertDir: "/tls",
 		ServerName: "detour-router.detour-system.svc", TokenFile: api.TokenFile, Log: log,
-		Gateway: gateway.Config{Log: log},
+		Namespace: "detour-system", Gateway: gateway.Config{Log: log},
 	}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b *slog.Logger) bool { return a == b })); diff != "" {
 		t.Errorf("-want +got\n%s", diff)

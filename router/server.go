@@ -160,7 +160,8 @@ func (s *server) tellStatus(w http.ResponseWriter, r *http.Request) error {
 
 func withTraffic(v *view.View, acks api.Acks) api.Status {
 	counted := traffic(v, acks)
-	status := api.Status{Services: v.Status.Services}
+	status := v.Status
+	status.Previews = nil
 	for _, p := range v.Status.Previews {
 		counters := counted[p.Preview]
 		p.Traffic = &counters

@@ -30,7 +30,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	cfg := router.Config{Log: newLogger(), PodIP: os.Getenv("POD_IP")}
+	cfg := router.Config{Log: newLogger(), PodIP: os.Getenv("POD_IP"), Namespace: os.Getenv("POD_NAMESPACE")}
 	flags := flag.NewFlagSet("router", flag.ExitOnError)
 	flags.StringVar(&cfg.Listen, "listen", ":8443", "address of the API (HTTPS)")
 	flags.StringVar(&cfg.Health, "health", ":8081", "address of /healthz and /readyz (HTTP)")
@@ -53,12 +53,11 @@ func run(ctx context.Context, args []string) error {
 
 // addGatewayFlags adds what makes previews reachable by URL (docs/urls.md).
 func addGatewayFlags(flags *flag.FlagSet, cfg *gateway.Config) {
-	flags.StringVar(&cfg.Domain, "gateway-domain", "", "serve previews at <key>--<service>--<namespace>.<domain>; off when empty. "+
-		"Without -gateway-signing-keys, whoever reaches -gateway-listen reaches every Service of the namespaces that take part")
+	flags.StringVar(&cfg.URL, "gateway-url", "", "`https://preview.example.com` serves previews at https://<key>--<service>--<namespace>.preview.example.com; off when empty")
+	flags.BoolVar(&cfg.Open, "gateway-open", false, "ask for no signed links: whoever reaches -gateway-listen reaches every Service of the namespaces that take part")
 	flags.StringVar(&cfg.Listen, "gateway-listen", ":8082", "address of the gateway for preview URLs (HTTP)")
 	flags.StringVar(&cfg.Namespace, "gateway-namespace", "", "namespace of preview hosts that name none, <key>--<service>.<domain>")
 	flags.BoolVar(&cfg.TrustForwarded, "gateway-trust-forwarded", false, "hand X-Forwarded-... headers on to apps: only where nothing but a proxy that sets them reaches the gateway")
-	flags.StringVar(&cfg.SigningKeys, "gateway-signing-keys", "", "file of keys, one a line: requests need a signed URL; everyone is let in when empty")
 	flags.Func("gateway-plain-host", "`host=namespace/service`: redirects to this host stay within a preview (may be repeated)", cfg.AddPlainHost)
 }
 

@@ -46,7 +46,7 @@ type directory map[string]*view.View
 func (g *Gateway) lookUp(d directory, host string) (target, *refusal) {
 	label, ok := g.labelOf(host)
 	if !ok {
-		return target{}, unknown("this gateway serves <key>--<service>--<namespace>.%s, not %s", g.cfg.Domain, host)
+		return target{}, unknown("this gateway serves <key>--<service>--<namespace>.%s, not %s", g.base.domain, host)
 	}
 	t, why := d.target(label, g.cfg.Namespace)
 	if why == nil {
@@ -60,7 +60,7 @@ func (g *Gateway) lookUp(d directory, host string) (target, *refusal) {
 
 // labelOf is the part of a host before the domain.
 func (g *Gateway) labelOf(host string) (string, bool) {
-	label, ok := strings.CutSuffix(hostname(host), "."+g.cfg.Domain)
+	label, ok := strings.CutSuffix(hostname(host), "."+g.base.domain)
 	return label, ok && !strings.Contains(label, ".")
 }
 
@@ -73,12 +73,8 @@ func hostname(host string) string {
 }
 
 func (d directory) target(label, defaultNamespace string) (target, *refusal) {
-	name, ok := api.ParseHostLabel(label)
+	name, ok := d.name(label, defaultNamespace)
 	if !ok {
-		name, ok = api.FindHostLabel(label, d.keys(), d.services())
-	}
-	name.Namespace = cmp.Or(name.Namespace, defaultNamespace)
-	if !ok || name.Namespace == "" {
 		return target{}, unknown("%s is not of the form <key>--<service>--<namespace>, nor the short form of a preview that exists", label)
 	}
 	v, takesPart := d[name.Namespace]
@@ -96,6 +92,16 @@ func (d directory) target(label, defaultNamespace string) (target, *refusal) {
 		return target{name: name}, unknown("%s", entry.Problem.Message)
 	}
 	return target{name, entry}, nil
+}
+
+// name is what a label says, whether there is such a Service or not.
+func (d directory) name(label, defaultNamespace string) (api.HostName, bool) {
+	name, ok := api.ParseHostLabel(label)
+	if !ok {
+		name, ok = api.FindHostLabel(label, d.keys(), d.services())
+	}
+	name.Namespace = cmp.Or(name.Namespace, defaultNamespace)
+	return name, ok && name.Namespace != ""
 }
 
 func unknown(format string, args ...any) *refusal {

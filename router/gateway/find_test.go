@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"log/slog"
 	"strings"
 	"testing"
@@ -14,10 +15,11 @@ import (
 	"github.com/detour-dev/detour/router/view/viewtest"
 )
 
-// newGateway knows what fixed says, and nothing newer.
-func newGateway(t *testing.T, cfg Config, fixed directory) *Gateway {
+// newGateway knows what fixed says, and nothing newer. It is open unless cfg has keys.
+func newGateway(t testing.TB, cfg Config, fixed directory) *Gateway {
 	t.Helper()
-	cfg.Domain, cfg.Log = "preview.test", slog.New(slog.DiscardHandler)
+	cfg.URL, cfg.Log = cmp.Or(cfg.URL, "http://preview.test"), slog.New(slog.DiscardHandler)
+	cfg.Open = cfg.Keys == nil
 	g, err := New(cfg, func() (map[string]*view.View, <-chan struct{}) { return fixed, nil }, prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)

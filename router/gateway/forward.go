@@ -162,7 +162,7 @@ func (x exchange) previewHost(u *url.URL) (string, bool) {
 	switch {
 	case plain && service != self:
 		name := api.HostName{Key: x.name.Key, Service: service.Name, Namespace: service.Namespace}
-		return name.Label() + "." + x.cfg.Domain + portOf(x.in.Host), true
+		return name.Label() + "." + x.base.domain + portOf(x.in.Host), true
 	case plain, x.isOwn(u):
 		return x.in.Host, true
 	}

@@ -33,7 +33,7 @@ type fixture struct {
 	stop    func() error // ends the gateway; the test does it at its end anyway
 }
 
-func start(t *testing.T, cfg Config, app http.HandlerFunc) fixture {
+func start(t testing.TB, cfg Config, app http.HandlerFunc) fixture {
 	t.Helper()
 	backend := httptest.NewUnstartedServer(app)
 	backend.Config.Protocols = protocols((*http.Protocols).SetHTTP1, (*http.Protocols).SetUnencryptedHTTP2)

@@ -7,6 +7,9 @@
 //
 // # The story
 //
+// A request needs a signature of its host, in its URL, a header or a cookie, unless the gateway is open. Who may see a
+// namespace gets links that have one at the gateway's own host, "detour.<domain>", where the dashboard is, too.
+//
 // A request's host names a key and a Service ([api.HostName]). The gateway looks both up in the router's newest views,
 // so that it leads nowhere but to Services of namespaces that take part. Where the preview is not ready it says so
 // itself, with what the status says. Otherwise it takes everything out of the request that could carry a key, puts the
@@ -15,14 +18,13 @@
 //
 // # Use
 //
-//	g, err := gateway.New(gateway.Config{Domain: "preview.example.com"}, look, registry)
+//	g, err := gateway.New(gateway.Config{URL: "https://preview.example.com", Keys: keys, Reviewer: reviewer}, look, registry)
 //	err = g.Run(ctx)
 //
 // # What it does not do
 //
-// It asks nobody who they are: whoever reaches its port, and with SigningKeys has a signed URL, reaches every Service of
-// the namespaces that take part. It speaks no TLS, which is for the proxy or load balancer in front of it. It looks into no
-// body.
+// It asks nobody with a link who they are: a link can be passed on. It makes, keeps and reads no keys; its user does. It
+// speaks no TLS, which is for the proxy or load balancer in front of it. It looks into no body.
 package gateway
 
 import (
@@ -33,20 +35,21 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/detour-dev/detour/router/view"
 )
 
-// Config is the gateway's configuration. Only Domain is required.
+// Config is the gateway's configuration. URL is required, and without Open Keys and Reviewer are.
 type Config struct {
-	// Domain is what follows the first label of every preview's host. A wildcard record leads *.Domain here.
-	Domain string
+	// URL is where previews are, as clients see it: a scheme, the domain that follows the first label of every preview's
+	// host, and a port where it is not the scheme's own. A wildcard record leads *.<domain> here.
+	URL string
 	// Listen is the address, HTTP; default ":8082".
 	Listen string
 	// Namespace is that of hosts which name none, "<key>--<service>"; there are no such hosts when it is empty.
@@ -57,9 +60,18 @@ type Config struct {
 	// TrustForwarded has the X-Forwarded-… headers of whoever connects handed on to the app. They are replaced when it
 	// is false. Set it where a proxy that sets them itself is the only one to reach the gateway.
 	TrustForwarded bool
-	// SigningKeys is a file with one key of at least 32 characters a line; any of them may have signed a host
-	// ([api.SignHost]), and a request without a signature is refused. Everyone is let in when it is empty.
-	SigningKeys string
+
+	// Open lets everyone in, so that whoever reaches the port reaches the Services of every namespace that takes part.
+	// Without it requests need a signature ([api.SignHost]).
+	Open bool
+	// Keys returns the keys that may have signed, of which the first signs links. It is asked for each request. While
+	// there are none, nobody is let in.
+	Keys func() [][]byte
+	// Reviewer says who may have links.
+	Reviewer Reviewer
+	// Dashboard serves GET and HEAD of the gateway's own host but for links; no such paths exist when it is nil. Requests
+	// for "/namespaces/<namespace>" and below come with a signature for that namespace, unless Open, all others do not.
+	Dashboard http.Handler
 
 	Log *slog.Logger // default slog.Default()
 }
@@ -81,25 +93,15 @@ func (c *Config) AddPlainHost(s string) error {
 	return nil
 }
 
-// maxDomain leaves room for a label of 63 characters and a dot in a name of 253 (RFC 1035, section 2.3.4).
-const maxDomain = 189
-
-var domainPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
-
 func (c Config) withDefaults() Config {
-	c.Domain = strings.ToLower(strings.Trim(c.Domain, "."))
 	c.Listen = cmp.Or(c.Listen, ":8082")
 	c.Log = cmp.Or(c.Log, slog.Default())
 	return c
 }
 
 func (c Config) check() error {
-	if len(c.Domain) > maxDomain || !domainPattern.MatchString(c.Domain) {
-		return fmt.Errorf("Config.Domain %q: want the name of a domain of at most %d characters, such as preview.example.com", c.Domain, maxDomain)
-	}
-	if c.SigningKeys != "" {
-		_, err := signingKeys(c.SigningKeys)
-		return err
+	if !c.Open && (c.Keys == nil || c.Reviewer == nil) {
+		return errors.New("Config.Keys and Config.Reviewer are missing: set them, or Open")
 	}
 	return nil
 }
@@ -111,12 +113,15 @@ type Views func() (views map[string]*view.View, newer <-chan struct{})
 // Gateway is an [http.Handler] that sends requests to the Services that their hosts name.
 type Gateway struct {
 	cfg     Config
+	base    base
 	views   Views
 	metrics metrics
 	http1   *http.Transport
 	http2   *http.Transport
 	hold    time.Duration // how long a request waits for routes that are on their way
 	linger  time.Duration // how long a gateway that stops goes on accepting
+
+	reviews *rate.Limiter // of what makes work for the API server
 
 	open sync.WaitGroup // connections and requests
 }
@@ -127,13 +132,24 @@ func New(cfg Config, views Views, registry prometheus.Registerer) (*Gateway, err
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
+	base, err := parseBase(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("Config.URL: %w", err)
+	}
 	return &Gateway{
-		cfg: cfg, views: views, metrics: newMetrics(registry),
+		cfg: cfg, base: base, views: views, metrics: newMetrics(registry),
 		http1: newTransport((*http.Protocols).SetHTTP1),
 		http2: newTransport((*http.Protocols).SetUnencryptedHTTP2),
 		hold:  3 * time.Second, linger: 2 * time.Second,
+		reviews: rate.NewLimiter(linksPerSecond, linksAtOnce),
 	}, nil
 }
+
+// URL is where previews are, in the form in which [api.Status] tells it.
+func (g *Gateway) URL() string { return g.base.String() }
+
+// IsOpen reports whether everyone is let in.
+func (g *Gateway) IsOpen() bool { return g.cfg.Open }
 
 // Limits. There is none on how long a request or an answer takes, nor on its size: uploads, downloads, streams and
 // WebSockets may last.
@@ -153,7 +169,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listening on %s: %w", g.cfg.Listen, err)
 	}
-	g.cfg.Log.Info("serving previews by URL", "address", listener.Addr().String(), "domain", g.cfg.Domain, "signed", g.cfg.SigningKeys != "")
+	g.cfg.Log.Info("serving previews by URL", "address", listener.Addr().String(), "url", g.URL(), "open", g.cfg.Open)
 	return g.serve(ctx, listener)
 }
 
@@ -226,7 +242,12 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, why)
 		return
 	}
-	if !g.admit(w, r) {
+	host := hostname(r.Host)
+	if host == g.base.ownHost() {
+		g.serveOwn(w, r)
+		return
+	}
+	if !g.admit(w, r, host, "/") {
 		return
 	}
 	t, why := g.find(r.Context(), r.Host)
@@ -261,12 +282,14 @@ type metrics struct {
 const (
 	resultForwarded = "forwarded"
 	resultSignedIn  = "signed-in" // a browser was told to come again with a cookie
+	resultLinked    = "linked"
+	resultDashboard = "dashboard"
 )
 
 func newMetrics(registry prometheus.Registerer) metrics {
 	m := metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "detour_gateway_requests_total", Help: "Requests by result: forwarded, signed-in, or the reason that Detour-Error gave.",
+			Name: "detour_gateway_requests_total", Help: "Requests by result: forwarded, signed-in, linked, dashboard, or the reason that Detour-Error gave.",
 		}, []string{"result"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "detour_gateway_requests_in_flight", Help: "Requests, streams and upgraded connections that are open now.",

@@ -46,7 +46,7 @@ func (why *refusal) title() string {
 	case http.StatusServiceUnavailable:
 		return "This preview is not ready"
 	case http.StatusForbidden:
-		return "This preview is not for everyone"
+		return "This is not for everyone"
 	}
 	return ""
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/detour-dev/detour/api"
@@ -69,12 +70,18 @@ func TestConfig(t *testing.T) {
 			t.Errorf("%q is taken", bad)
 		}
 	}
-	for domain, good := range map[string]bool{
-		"": false, "preview.example.com": true, ".Preview.example.": true, "a_b": false, "a..b": false, "-a": false,
-		"https://a": false, "a:80": false, "localhost": true, strings.Repeat("a.", 95) + "a": false,
+	for url, want := range map[string]string{
+		"https://preview.example.com": "https://preview.example.com", "HTTP://Preview.Localhost:18080/": "http://preview.localhost:18080",
+		"": "", "preview.example.com": "", "https://": "", "https://a_b": "", "https://a..b": "", "https://-a": "", "ftp://a": "",
+		"https://a/b": "", "https://a?b": "", "https://a#b": "", "https://u@a": "", "https://a:0": "", "https://a:65536": "",
+		"https://" + strings.Repeat("a.", 95) + "a": "", "https://[::1]": "", "https://a.": "", "https://%61": "",
 	} {
-		if err := (Config{Domain: domain}).withDefaults().check(); (err == nil) != good {
-			t.Errorf("domain %q: %v", domain, err)
+		base, err := parseBase(url)
+		if (err == nil) != (want != "") || err == nil && base.String() != want {
+			t.Errorf("%q: %s, %v, want %q", url, base, err, want)
 		}
+	}
+	if _, err := New(Config{URL: "http://preview.test"}, nil, prometheus.NewRegistry()); err == nil {
+		t.Error("a gateway without keys is taken that nobody has said is open")
 	}
 }

@@ -63,3 +63,11 @@ func New(namespace string, o Objects, acks api.Acks, now time.Time) *View {
 	v.Text = statusText(v.Status)
 	return v
 }
+
+// WithGateway is v with what its status says of the gateway that serves it by URL.
+func (v *View) WithGateway(url string, open bool) *View {
+	told := *v
+	told.Status.Gateway, told.Status.GatewayOpen = url, open
+	told.Text = statusText(told.Status)
+	return &told
+}

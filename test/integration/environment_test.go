@@ -33,6 +33,7 @@ import (
 
 	"github.com/detour-dev/detour/api"
 	"github.com/detour-dev/detour/router"
+	"github.com/detour-dev/detour/router/gateway"
 	"github.com/detour-dev/detour/webhook"
 )
 
@@ -45,10 +46,11 @@ var kubeConfig []byte
 // theWebhook is what tests take away and install again.
 var theWebhook *installation
 
-// routerURL and routerTLS reach the router.
+// routerURL and routerTLS reach the router, gatewayURL is its gateway's.
 var (
-	routerURL string
-	routerTLS *tls.Config
+	routerURL  string
+	routerTLS  *tls.Config
+	gatewayURL string
 )
 
 func TestMain(m *testing.M) {
@@ -86,10 +88,14 @@ func run(m *testing.M) (int, error) {
 	if err := writeRouterToken(certificates); err != nil {
 		return 0, fmt.Errorf("making the router's own token: %w", err)
 	}
-	for _, file := range []string{"base/webhook.yaml", "base/router.yaml", "roles/previews.yaml", "roles/namespace.yaml", "gc/gc.yaml"} {
+	for _, file := range []string{"base/webhook.yaml", "base/router.yaml", "gateway/secret.yaml", "roles/previews.yaml", "roles/namespace.yaml", "gc/gc.yaml"} {
 		if err := grantRights("../../manifests/" + file); err != nil {
 			return 0, fmt.Errorf("granting the rights of %s: %w", file, err)
 		}
+	}
+
+	if err := kube.Create(context.Background(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: api.SecretGateway, Namespace: "detour-system"}}); err != nil {
+		return 0, fmt.Errorf("making the Secret of the gateway: %w", err)
 	}
 
 	theWebhook = &installation{config: config, options: environment.WebhookInstallOptions}
@@ -99,7 +105,10 @@ func run(m *testing.M) (int, error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
 	routerURL, routerTLS = "https://"+listen, &tls.Config{RootCAs: roots}
-	defer start(func(ctx context.Context) error { return runRouter(ctx, config, listen, certificates) })()
+	gatewayListen := freeAddress()
+	_, port, _ := net.SplitHostPort(gatewayListen)
+	gatewayURL = "http://preview.localhost:" + port
+	defer start(func(ctx context.Context) error { return runRouter(ctx, config, listen, gatewayListen, certificates) })()
 	return m.Run(), nil
 }
 
@@ -156,7 +165,7 @@ func (i *installation) configurations() []client.Object {
 	return all
 }
 
-func runRouter(ctx context.Context, config *rest.Config, listen, certificates string) error {
+func runRouter(ctx context.Context, config *rest.Config, listen, gatewayListen, certificates string) error {
 	return router.New(router.Config{
 		Kube:      as("detour-router", config),
 		Listen:    listen,
@@ -164,6 +173,7 @@ func runRouter(ctx context.Context, config *rest.Config, listen, certificates st
 		Metrics:   freeAddress(),
 		CertDir:   certificates,
 		TokenFile: filepath.Join(certificates, "token"),
+		Gateway:   gateway.Config{URL: gatewayURL, Listen: gatewayListen},
 	}).Run(ctx)
 }
 
