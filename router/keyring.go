@@ -115,7 +115,7 @@ func parseKeys(content []byte) ([][]byte, error) {
 			continue
 		}
 		if len(key) < minKey {
-			return nil, fmt.Errorf("Secret %s has a key of %d characters: use at least %d", api.SecretGateway, len(key), minKey)
+			return nil, fmt.Errorf("a key in Secret %s has %d characters: use at least %d", api.SecretGateway, len(key), minKey)
 		}
 		keys = append(keys, key)
 	}

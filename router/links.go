@@ -8,24 +8,33 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	authenticationv1 "k8s.io/api/authentication/v1"
 
+	"github.com/detour-dev/detour/router/dashboard"
 	"github.com/detour-dev/detour/router/gateway"
 	"github.com/detour-dev/detour/router/view"
 )
 
-// newGateway gives the gateway what it takes from the rest of the router; nil when no URL leads to it. This is the one
-// place where what is served on the gateway's own host beside links is set: cfg.Dashboard.
-func newGateway(cfg gateway.Config, latest *latest[snapshot], registry prometheus.Registerer, keys *keyring, auth *authenticator) (*gateway.Gateway, error) {
+// newGateway gives the gateway what it takes from the rest of the router, the dashboard among it; nil when no URL leads
+// to it.
+func newGateway(cfg gateway.Config, latest *latest[snapshot], registry prometheus.Registerer, keys *keyring, auth *authenticator, pages *dashboard.Dashboard) (*gateway.Gateway, error) {
 	if cfg.URL == "" {
 		return nil, nil
 	}
+	cfg.Dashboard = pages
 	cfg.Keys = keys.current
 	cfg.Reviewer = linkReviewer{auth}
-	views := func() (map[string]*view.View, <-chan struct{}) { return latest.get() }
-	g, err := gateway.New(cfg, views, registry)
+	g, err := gateway.New(cfg, viewsOf(latest), registry)
 	if err != nil {
 		return nil, fmt.Errorf("configuring the gateway: %w", err)
 	}
 	return g, nil
+}
+
+func newDashboard(cfg gateway.Config, latest *latest[snapshot], acks *ackStore) *dashboard.Dashboard {
+	return dashboard.New(dashboard.Config{Views: viewsOf(latest), Acks: acks.fresh, Open: cfg.Open})
+}
+
+func viewsOf(latest *latest[snapshot]) func() (map[string]*view.View, <-chan struct{}) {
+	return func() (map[string]*view.View, <-chan struct{}) { return latest.get() }
 }
 
 // linkReviewer tells the gateway who may have links: those who may read the status from the router's API.

@@ -15,7 +15,8 @@
 // proxies acknowledge reaches one replica, so they ask each other for that.
 //
 // If it is told a URL for it, a replica also serves previews by URL: package gateway takes the snapshot, the keys of
-// signed links, which a Secret holds, and what the API server says of those who ask for links.
+// signed links, which a Secret holds, and what the API server says of those who ask for links; package dashboard makes
+// pages of the snapshot, which the gateway serves on its own host.
 //
 // # Use
 //
@@ -186,7 +187,8 @@ func run(ctx context.Context, cfg Config, k kube) error {
 
 	auth := newAuthenticator(apiReviewer{k.client}, cfg.TokenFile, metrics.countReview)
 	keyring := &keyring{client: k.client, namespace: cfg.Namespace, log: cfg.Log}
-	gateway, err := newGateway(cfg.Gateway, latest, metrics.registry, keyring, auth)
+	dashboard := newDashboard(cfg.Gateway, latest, acks)
+	gateway, err := newGateway(cfg.Gateway, latest, metrics.registry, keyring, auth, dashboard)
 	if err != nil {
 		return err
 	}
@@ -215,6 +217,7 @@ func run(ctx context.Context, cfg Config, k kube) error {
 	parts.start("api", serveAPI(cfg, server, &health.serving))
 	if gateway != nil {
 		parts.start("gateway", gateway.Run)
+		parts.start("dashboard", dashboard.Run) // it stops first, so that the gateway has no streams of its to wait for
 	}
 	select {
 	case <-ctx.Done():

@@ -26,7 +26,7 @@ var pages = template.Must(template.New("").
 		"word":   stateWord,
 		"plural": func(n int, noun string) string { return plural(uint64(n), noun) },
 		"count":  plural,
-		"host":   func(url string) string { return strings.Trim(url, "/") },
+		"host":   func(url string) string { return strings.Trim(url[strings.Index(url, "//"):], "/") },
 		"iso":    func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"clock":  func(t time.Time) string { return t.UTC().Format(time.TimeOnly) },
 		"day":    func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },

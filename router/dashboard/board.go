@@ -25,9 +25,8 @@ type Preview struct {
 	api.PreviewStatus
 	// Commit is the tag of an image of the preview, where that looks like a commit.
 	Commit string `json:"commit,omitempty"`
-	// Host is the name under which the preview's target is entered with its key; empty where that does not lead to the
-	// preview, and where previews have no URLs.
-	Host string `json:"host,omitempty"`
+	// URL enters the preview's target with its key; empty where that does not lead to the preview.
+	URL string `json:"url,omitempty"`
 	// History is nil when there was no request in its time.
 	History *History `json:"history,omitempty"`
 }
@@ -35,6 +34,7 @@ type Preview struct {
 // board is what the pages of one namespace are made from. It is not changed once it is made.
 type board struct {
 	Namespace
+	gateway string // the URL beneath whose domain previews have their hosts
 	entries map[string]view.Entry
 	json    []byte
 	version string // a hash of json: the pages show nothing else that changes, but for the time
@@ -43,6 +43,7 @@ type board struct {
 func (d *Dashboard) newBoard(namespace string, v *view.View, acks api.Acks) *board {
 	b := &board{
 		Namespace: Namespace{Namespace: namespace, Services: append([]api.ServiceStatus{}, v.Status.Services...), Previews: []Preview{}},
+		gateway:   v.Status.Gateway,
 		entries:   v.Entries,
 	}
 	counted := traffic(v, acks)
@@ -50,7 +51,7 @@ func (d *Dashboard) newBoard(namespace string, v *view.View, acks api.Acks) *boa
 		counters := counted[status.Preview]
 		status.Traffic = &counters
 		b.Previews = append(b.Previews, Preview{
-			PreviewStatus: status, Commit: commitOf(status.Instances), Host: d.host(b.Namespace, status),
+			PreviewStatus: status, Commit: commitOf(status.Instances), URL: b.url(status),
 			History: d.history.of(namespace, status.Preview),
 		})
 	}
@@ -77,12 +78,12 @@ func traffic(v *view.View, acks api.Acks) map[string]api.Counters {
 	return sum
 }
 
-// host is empty for a preview that gets no requests.
-func (d *Dashboard) host(n Namespace, p api.PreviewStatus) string {
-	if d.cfg.Domain == "" || !getsRequests(p) {
+// url is empty for a preview that gets no requests.
+func (b *board) url(p api.PreviewStatus) string {
+	if !getsRequests(p) {
 		return ""
 	}
-	return api.HostName{Key: p.Key, Service: p.Target, Namespace: n.Namespace}.Label() + "." + d.cfg.Domain
+	return api.PreviewURL(b.gateway, api.HostName{Key: p.Key, Service: p.Target, Namespace: b.Namespace.Namespace})
 }
 
 // getsRequests reports whether requests with the preview's key are meant for it. Its key and its target are as they must be

@@ -6,7 +6,6 @@ import (
 	"hash/fnv"
 	"maps"
 	"net"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -24,12 +23,11 @@ type card struct {
 	Left     string // until it expires; empty if it does not
 	Restarts int
 	Plot     *plot // nil if there was no request
-	// Header, Curl and URL are empty if they do not lead to the preview, and URL if previews have none. It has no scheme, so
-	// that a link keeps the page's.
-	Header, Curl, URL string
+	// Header and Curl are empty if they do not lead to the preview.
+	Header, Curl string
 }
 
-func (d *Dashboard) card(r *http.Request, b *board, p Preview) card {
+func (d *Dashboard) card(b *board, p Preview) card {
 	now := d.now()
 	c := card{Preview: p, ID: elementID(p), Age: duration.HumanDuration(now.Sub(p.Created))}
 	for _, instance := range p.Instances {
@@ -47,7 +45,6 @@ func (d *Dashboard) card(r *http.Request, b *board, p Preview) card {
 	if getsRequests(p.PreviewStatus) {
 		c.Header = api.HeaderKey + ": " + p.Key
 		c.Curl = fmt.Sprintf("curl -H '%s' %s", c.Header, b.inCluster(p.Target))
-		c.URL = d.url(r, p.Host)
 	}
 	return c
 }
@@ -109,30 +106,16 @@ func (b *board) inCluster(service string) string {
 	return "http://" + host + "/"
 }
 
-// url is that of a preview's host, with the port by which the browser has come to a host beside it.
-func (d *Dashboard) url(r *http.Request, host string) string {
-	if host == "" {
-		return ""
-	}
-	if name, port, err := net.SplitHostPort(r.Host); err == nil && strings.HasSuffix(strings.ToLower(name), "."+d.cfg.Domain) {
-		host = net.JoinHostPort(host, port)
-	}
-	return "//" + host + "/"
-}
-
 // entry is a Service by which requests with a key may enter.
 type entry struct{ Service, URL string }
 
-// entries are the Services other than the key's target, by name.
-func (d *Dashboard) entries(r *http.Request, b *board, key, target string) []entry {
-	if d.cfg.Domain == "" {
-		return nil
-	}
+// entered are the Services other than the key's target, by name.
+func (b *board) entered(key, target string) []entry {
 	var entries []entry
 	for _, service := range slices.Sorted(maps.Keys(b.entries)) {
 		if service != target && b.entries[service].Problem == nil {
 			name := api.HostName{Key: key, Service: service, Namespace: b.Namespace.Namespace}
-			entries = append(entries, entry{service, d.url(r, name.Label()+"."+d.cfg.Domain)})
+			entries = append(entries, entry{service, api.PreviewURL(b.gateway, name)})
 		}
 	}
 	return entries

@@ -11,7 +11,7 @@
 //
 // # Use
 //
-//	d := dashboard.New(dashboard.Config{Views: look, Acks: acks, Domain: "preview.example.com"})
+//	d := dashboard.New(dashboard.Config{Views: look, Acks: acks})
 //	go d.Run(ctx)
 //	http.Handle("detour.preview.example.com/", d)
 //
@@ -38,8 +38,6 @@ type Config struct {
 	Views func() (views map[string]*view.View, newer <-chan struct{})
 	// Acks are what the proxies have told, to whichever replica. They are not changed once they are returned.
 	Acks func() api.Acks
-	// Domain is what follows the first label of previews' hosts; pages show no URLs when it is empty.
-	Domain string
 	// Open lists the namespaces on the first page, for everyone who reaches it; when false that page says how to get a
 	// link to a namespace.
 	Open bool

@@ -37,7 +37,7 @@ func TestPages(t *testing.T) {
 		"namespace":  {shown(nil, mixed(), api.Counters{Requests: 84, Errors: 2}), "/namespaces/shop"},
 		"empty":      {shown(nil, empty), "/namespaces/shop"},
 		"preview":    {shown(nil, mixed(), api.Counters{Requests: 84, Errors: 2}), "/namespaces/shop/previews/api/pr-42"},
-		"unready":    {shown(func(c *Config) { c.Domain = "" }, mixed()), "/namespaces/shop/previews/identity/pr-2"},
+		"unready":    {shown(nil, mixed()), "/namespaces/shop/previews/identity/pr-2"},
 		"unknown":    {shown(nil, mixed()), "/namespaces/elsewhere"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -162,8 +162,8 @@ func TestStatusJSON(t *testing.T) {
 		t.Fatalf("%s", body)
 	}
 	first := got.Previews[0]
-	if first.State != api.StateRouted || first.Commit != "3f2c1ab" || first.Host != "pr-42--api--shop.preview.example.com" {
-		t.Errorf("state %s, commit %s, host %s", first.State, first.Commit, first.Host)
+	if first.State != api.StateRouted || first.Commit != "3f2c1ab" || first.URL != "http://pr-42--api--shop.preview.example.com:18080/" {
+		t.Errorf("state %s, commit %s, URL %s", first.State, first.Commit, first.URL)
 	}
 	if diff := cmp.Diff(&api.Counters{Requests: 10, Errors: 2}, first.Traffic); diff != "" {
 		t.Errorf("traffic: -want +got\n%s", diff)
@@ -175,7 +175,7 @@ func TestStatusJSON(t *testing.T) {
 	if until := viewtest.Now.Add(30 * time.Second); !h.Until.Equal(until) {
 		t.Errorf("until %s, want %s", h.Until, until)
 	}
-	if typo := got.Previews[2]; typo.Host != "" || typo.History != nil || typo.Problem.Reason != "UnknownTarget" {
+	if typo := got.Previews[2]; typo.URL != "" || typo.History != nil || typo.Problem.Reason != "UnknownTarget" {
 		t.Errorf("%+v", typo)
 	}
 }
@@ -220,7 +220,7 @@ func TestHostileInput(t *testing.T) {
 				t.Errorf("%s: a command to copy: %s", path, n.FirstChild.Data)
 			}
 			for _, a := range n.Attr {
-				if a.Key == "href" && !regexp.MustCompile(`^(#main|/[\w./-]*|//[\w.:-]+/)$`).MatchString(a.Val) {
+				if a.Key == "href" && !regexp.MustCompile(`^(#main|/[\w./-]*|http://[\w.-]+\.preview\.example\.com:18080/)$`).MatchString(a.Val) {
 					t.Errorf("%s: a link to %q", path, a.Val)
 				}
 			}

@@ -36,7 +36,6 @@ func (w *world) set(views map[string]*view.View, acks api.Acks) {
 
 func (w *world) config() Config {
 	return Config{
-		Domain: "preview.example.com",
 		Views: func() (map[string]*view.View, <-chan struct{}) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -58,7 +57,7 @@ func shown(edit func(*Config), v *view.View, counts ...api.Counters) *Dashboard 
 		edit(&cfg)
 	}
 	d := newAt(cfg)
-	views := map[string]*view.View{"shop": v}
+	views := map[string]*view.View{"shop": withGateway(v)}
 	w.set(views, viewtest.Acks(v))
 	d.take(views)
 	for _, c := range counts {
@@ -66,6 +65,10 @@ func shown(edit func(*Config), v *view.View, counts ...api.Counters) *Dashboard 
 		d.take(views)
 	}
 	return d
+}
+
+func withGateway(v *view.View) *view.View {
+	return v.WithGateway("http://preview.example.com:18080", false)
 }
 
 func newAt(cfg Config) *Dashboard {

@@ -138,7 +138,7 @@ func (d *Dashboard) showNamespace(w http.ResponseWriter, r *http.Request, b *boa
 			page.Groups = append(page.Groups, group{Target: p.Target, Service: b.service(p.Target)})
 		}
 		g := &page.Groups[len(page.Groups)-1]
-		g.Previews = append(g.Previews, d.card(r, b, p))
+		g.Previews = append(g.Previews, d.card(b, p))
 	}
 	d.render(w, http.StatusOK, "namespace.html", page)
 }
@@ -164,7 +164,7 @@ func (d *Dashboard) showPreview(w http.ResponseWriter, r *http.Request, b *board
 	page := previewPage{Target: r.PathValue("target"), Key: r.PathValue("key")}
 	for _, p := range b.Previews {
 		if p.Target == page.Target && p.Key == page.Key {
-			page.Previews = append(page.Previews, d.card(r, b, p))
+			page.Previews = append(page.Previews, d.card(b, p))
 		}
 	}
 	if len(page.Previews) == 0 {
@@ -177,7 +177,7 @@ func (d *Dashboard) showPreview(w http.ResponseWriter, r *http.Request, b *board
 	}
 	page.frame = d.frameOf(b, page.Key+" of "+page.Target)
 	if getsRequests(page.Previews[0].PreviewStatus) {
-		page.Entries = d.entries(r, b, page.Key, page.Target)
+		page.Entries = b.entered(page.Key, page.Target)
 	}
 	d.render(w, http.StatusOK, "preview.html", page)
 }
