@@ -125,18 +125,22 @@ func askHTTP(t *testing.T, address, via string) ask {
 		if key != "" {
 			req.Header.Set("Detour-Key", key)
 		}
-		resp, err := transport.RoundTrip(req)
-		if err != nil {
-			return reply{}, err
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != http.StatusOK {
-			return reply{}, fmt.Errorf("%s: %s (%v)", resp.Status, body, err)
-		}
-		r := reply{proof: resp.Header.Get("Detour-Served-By")}
-		return r, json.Unmarshal(body, &r)
+		return read(transport.RoundTrip(req))
 	}
+}
+
+// read takes down what the shop has answered.
+func read(resp *http.Response, err error) (reply, error) {
+	if err != nil {
+		return reply{}, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		return reply{}, fmt.Errorf("%s: %s (%v)", resp.Status, body, err)
+	}
+	r := reply{proof: resp.Header.Get("Detour-Served-By")}
+	return r, json.Unmarshal(body, &r)
 }
 
 func askGRPC(t *testing.T, address string) ask {
