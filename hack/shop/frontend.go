@@ -31,6 +31,7 @@ func newFrontend(cfg config) (http.Handler, error) {
 		}
 		s.serveJSON(w, r)
 	})
+	s.addBrowsing(mux)
 	return s.handler(mux), nil
 }
 

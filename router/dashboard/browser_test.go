@@ -47,7 +47,7 @@ func TestBrowser(t *testing.T) {
 	if *screenshots != "" {
 		args = append(args, *screenshots)
 	}
-	node := exec.CommandContext(ctx, "node", args...)
+	node := exec.CommandContext(ctx, os.Getenv("NODE"), args...)
 	node.Stdout, node.Stderr = os.Stdout, os.Stderr
 	if err := node.Run(); err != nil {
 		t.Error(err)
@@ -80,6 +80,7 @@ func madeUp() map[string]*view.View {
 func madeUpShop() *view.View {
 	now := time.Now()
 	v := &view.View{Tables: map[types.UID]*api.Table{"pod": {}}, Entries: map[string]view.Entry{"api": {}, "frontend": {}}}
+	v.Status.Gateway = "https://preview.example.com"
 	v.Status.Services = []api.ServiceStatus{
 		{Name: "api", Intercepted: true, Covered: 12, Pods: 12},
 		{Name: "checkout", Intercepted: true, Covered: 3, Pods: 3},

@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
-	"slices"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -20,8 +20,16 @@ import (
 	"github.com/detour-dev/detour/api"
 )
 
-// gatewayURL is what hack/e2e has the gateway told. Names below localhost are this machine's (RFC 6761, section 6.3).
+// gatewayURL is what hack/e2e has the gateway told.
 const gatewayURL = "http://preview.localhost:18080"
+
+// local is how programs reach it. To browsers names below localhost are this machine's anyway (RFC 6761, section 6.3).
+var local = &http.Transport{
+	DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, "127.0.0.1:18080")
+	},
+	MaxIdleConnsPerHost: 16,
+}
 
 // testGateway enters the shop by its previews' URLs, as people who were sent a link do.
 func testGateway(t *testing.T) {
@@ -34,7 +42,7 @@ func testGateway(t *testing.T) {
 	t.Run("without a link", testUnsigned)
 	t.Run("a link", testLink)
 	t.Run("10,000 requests", testThroughGateway)
-	t.Run("dashboard", testDashboard)
+	t.Run("browser", testBrowser)
 }
 
 // openGateway leads from the machine's port to the gateway's Service, as the local cluster does for its host.
@@ -57,7 +65,7 @@ func openGateway(t *testing.T) {
 	})
 	t.Cleanup(func() {
 		listener.Close()
-		http.DefaultClient.CloseIdleConnections()
+		local.CloseIdleConnections()
 		wg.Wait()
 	})
 }
@@ -97,7 +105,7 @@ func askForLink(t *testing.T, account, audience string, request api.LinkRequest)
 	}
 	token := strings.TrimSpace(kubectl(t, "create", "token", account, "-n", "shop", "--audience", audience))
 	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := (&http.Client{Transport: local}).Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,13 +146,13 @@ func testLinks(t *testing.T) {
 
 func testUnsigned(t *testing.T) {
 	for _, url := range []string{hostURL("api"), hostURL("no-such-service"), api.GatewayURL(gatewayURL) + api.PathNamespaces + "shop"} {
-		if resp, _ := fetch(t, http.DefaultClient, url, nil); resp.StatusCode != http.StatusForbidden {
+		if resp, _ := fetch(t, &http.Client{Transport: local}, url, nil); resp.StatusCode != http.StatusForbidden {
 			t.Errorf("%s: %s, want 403", url, resp.Status)
 		}
 	}
 	link := linkTo(t, api.LinkRequest{Key: key, Service: "api", Namespace: "shop", Seconds: 1})
 	time.Sleep(time.Until(link.Expires))
-	if resp, body := fetch(t, http.DefaultClient, link.URL, nil); resp.StatusCode != http.StatusForbidden || !strings.Contains(body, "expired") {
+	if resp, body := fetch(t, &http.Client{Transport: local}, link.URL, nil); resp.StatusCode != http.StatusForbidden || !strings.Contains(body, "expired") {
 		t.Errorf("an expired link: %s, %s", resp.Status, body)
 	}
 }
@@ -155,7 +163,7 @@ func testLink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	browser := &http.Client{Jar: jar}
+	browser := &http.Client{Transport: local, Jar: jar}
 	link := linkTo(t, api.LinkRequest{Key: key, Service: "frontend", Namespace: "shop"})
 	resp, body := fetch(t, browser, link.URL, http.Header{"Accept": {"text/html"}})
 	if resp.StatusCode != http.StatusOK || resp.Request.URL.RawQuery != "" {
@@ -169,7 +177,7 @@ func testLink(t *testing.T) {
 
 	signature := signatureOf(linkTo(t, api.LinkRequest{Key: key, Service: "api", Namespace: "shop"}))
 	conn, _, err := websocket.Dial(t.Context(), strings.Replace(hostURL("api"), "http", "ws", 1)+"ws", &websocket.DialOptions{
-		HTTPHeader: http.Header{api.HeaderSignature: {signature}},
+		HTTPClient: &http.Client{Transport: local}, HTTPHeader: http.Header{api.HeaderSignature: {signature}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -220,7 +228,7 @@ func testThroughGateway(t *testing.T) {
 	var took []time.Duration
 	for _, entry := range []string{"frontend", "api"} {
 		signature := signatureOf(linkTo(t, api.LinkRequest{Key: key, Service: entry, Namespace: "shop"}))
-		through := askSigned(t, entry, signature)
+		through := askSigned(entry, signature)
 		took = append(took, askMany(t, each, clients, func(ctx context.Context) error {
 			r, err := through(ctx)
 			if err == nil {
@@ -238,16 +246,14 @@ func testThroughGateway(t *testing.T) {
 }
 
 // askSigned asks by a preview's URL.
-func askSigned(t *testing.T, service, signature string) func(context.Context) (reply, error) {
-	transport := &http.Transport{MaxIdleConnsPerHost: 16}
-	t.Cleanup(transport.CloseIdleConnections)
+func askSigned(service, signature string) func(context.Context) (reply, error) {
 	return func(ctx context.Context) (reply, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, hostURL(service)+"?via=http1", nil)
 		if err != nil {
 			return reply{}, err
 		}
 		req.Header.Set(api.HeaderSignature, signature)
-		return read(transport.RoundTrip(req))
+		return read(local.RoundTrip(req))
 	}
 }
 
@@ -276,34 +282,16 @@ func askMany(t *testing.T, requests, clients int, ask func(context.Context) erro
 	return time.Since(start).Round(time.Millisecond)
 }
 
-// testDashboard sees a preview come and go on the namespace's page, and says how long that takes.
-func testDashboard(t *testing.T) {
-	link := linkTo(t, api.LinkRequest{Namespace: "shop"})
-	signed := http.Header{api.HeaderSignature: {signatureOf(link)}}
-	page, _, _ := strings.Cut(link.URL, "?")
-	keys := func() []string {
-		_, body := fetch(t, http.DefaultClient, page+"/status.json", signed)
-		var shown struct{ Previews []struct{ Key string } }
-		if err := json.Unmarshal([]byte(body), &shown); err != nil {
-			t.Fatalf("%v in %s", err, body)
-		}
-		var keys []string
-		for _, p := range shown.Previews {
-			keys = append(keys, p.Key)
-		}
-		return keys
+// testBrowser has a real browser open links, and watch the namespace's page.
+func testBrowser(t *testing.T) {
+	expired := linkTo(t, api.LinkRequest{Key: key, Service: "frontend", Namespace: "shop", Seconds: 1})
+	time.Sleep(time.Until(expired.Expires))
+	node := exec.CommandContext(t.Context(), os.Getenv("NODE"), "../browser/gateway.mjs",
+		linkTo(t, api.LinkRequest{Key: key, Service: "frontend", Namespace: "shop"}).URL, expired.URL,
+		linkTo(t, api.LinkRequest{Namespace: "shop"}).URL, "http://"+serviceAddress(t, "shop", "frontend")+"/")
+	out, err := node.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Error(err)
 	}
-	if resp, body := fetch(t, http.DefaultClient, page, signed); resp.StatusCode != http.StatusOK || !strings.Contains(body, key) {
-		t.Fatalf("%s: %s", resp.Status, body)
-	}
-	kubectl(t, "create", "deployment", "shown", "-n", "shop", "--image=ghcr.io/detour-dev/shop:none", "--replicas=0")
-	kubectl(t, "label", "deployment", "shown", "-n", "shop", "detour.dev/target=api", "detour.dev/key=shown")
-	came := eventually(t, 15*time.Second, "the page has the new preview", func() (bool, string) {
-		return slices.Contains(keys(), "shown"), fmt.Sprint(keys())
-	})
-	kubectl(t, "delete", "deployment", "shown", "-n", "shop")
-	went := eventually(t, 15*time.Second, "the page has it no more", func() (bool, string) {
-		return !slices.Contains(keys(), "shown"), fmt.Sprint(keys())
-	})
-	t.Logf("the page shows a preview %v after it is labelled, and no more %v after it is deleted", came.Round(time.Millisecond), went.Round(time.Millisecond))
 }
