@@ -24,7 +24,8 @@ const (
 	LabelKey = "detour.dev/key"
 
 	// LabelCommit is set by users, a CI job for instance, on the workload that has the two labels above: the commit that it
-	// runs, as 7 to 40 hexadecimal digits. The plugin writes it.
+	// runs, as 7 to 40 hexadecimal digits. The plugin writes it, and the router takes it for another name of the key in
+	// preview URLs, whole or from its beginning.
 	LabelCommit = "detour.dev/commit"
 )
 

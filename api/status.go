@@ -1,6 +1,9 @@
 package api
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Status is what Detour knows of one namespace. The router writes it, whenever a state changes, into the ConfigMap
 // [ConfigMapStatus], so that whoever may read the namespace can read it; there Traffic and Instances are left out. The
@@ -53,6 +56,8 @@ type PreviewStatus struct {
 	Target  string    `json:"target"`
 	Key     string    `json:"key"`
 	Created time.Time `json:"created"`
+	// Commit is what [LabelCommit] says, if it does.
+	Commit string `json:"commit,omitempty"`
 	// Expires is when it is no longer routed; zero if it has no [AnnotationTTL].
 	Expires time.Time `json:"expires,omitzero"`
 	State   State     `json:"state"`
@@ -70,6 +75,22 @@ type PreviewStatus struct {
 	Instances []Instance `json:"instances,omitempty"`
 	// Traffic is summed over the proxies that run now.
 	Traffic *Counters `json:"traffic,omitempty"`
+}
+
+// minCommit is the least of a commit that is taken for one, as git abbreviates it.
+const minCommit = 7
+
+// Runs reports whether the preview runs the commit that begins so.
+func (p PreviewStatus) Runs(commit string) bool {
+	return len(commit) >= minCommit && strings.HasPrefix(p.Commit, commit)
+}
+
+// ShortCommit is the beginning of the Commit that is enough for [PreviewStatus.Runs]; empty without one.
+func (p PreviewStatus) ShortCommit() string {
+	if len(p.Commit) < minCommit {
+		return ""
+	}
+	return p.Commit[:minCommit]
 }
 
 // Missing is a baseline Pod that does not route a preview yet.

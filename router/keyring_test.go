@@ -42,7 +42,7 @@ func TestKeyring(t *testing.T) {
 	}{
 		aKey:                                     {aKey, ""},
 		"\n " + aKey + "\r\n\n" + another + "\n": {aKey + "," + another, ""},
-		aKey + "\nshort":                         {"", "a key of 5 characters"},
+		aKey + "\nshort":                         {"", "has 5 characters"},
 	} {
 		k := newKeyring(gatewaySecret(content))
 		err := k.reread(t.Context())

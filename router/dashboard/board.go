@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -23,7 +24,7 @@ type Namespace struct {
 // Preview is one preview in status.json.
 type Preview struct {
 	api.PreviewStatus
-	// Commit is the tag of an image of the preview, where that looks like a commit.
+	// Commit is what the preview's label says, or the tag of an image of it, where that looks like a commit.
 	Commit string `json:"commit,omitempty"`
 	// URL enters the preview's target with its key; empty where that does not lead to the preview.
 	URL string `json:"url,omitempty"`
@@ -51,7 +52,7 @@ func (d *Dashboard) newBoard(namespace string, v *view.View, acks api.Acks) *boa
 		counters := counted[status.Preview]
 		status.Traffic = &counters
 		b.Previews = append(b.Previews, Preview{
-			PreviewStatus: status, Commit: commitOf(status.Instances), URL: b.url(status),
+			PreviewStatus: status, Commit: cmp.Or(status.Commit, commitOf(status.Instances)), URL: b.url(status),
 			History: d.history.of(namespace, status.Preview),
 		})
 	}

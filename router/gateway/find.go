@@ -50,6 +50,7 @@ func (g *Gateway) lookUp(d directory, host string) (target, *refusal) {
 	}
 	t, why := d.target(label, g.cfg.Namespace)
 	if why == nil {
+		t.name.Key = d.keyOf(t.name)
 		why = d.blocker(t.name)
 	}
 	if why != nil && why.status == http.StatusNotFound && !d.isComplete() {
@@ -149,6 +150,24 @@ func (d directory) previews(name api.HostName) []preview {
 	return previews
 }
 
+// keyOf is the host's key, or that of the preview whose commit it names.
+func (d directory) keyOf(name api.HostName) string {
+	if len(d.previews(name)) > 0 {
+		return name.Key
+	}
+	namespaces := append([]string{name.Namespace}, slices.Sorted(maps.Keys(d))...)
+	for _, namespace := range namespaces {
+		if v := d[namespace]; v != nil {
+			for _, p := range v.Status.Previews {
+				if p.Runs(name.Key) {
+					return p.Key
+				}
+			}
+		}
+	}
+	return name.Key
+}
+
 func previewsOf(v *view.View, key string) []preview {
 	var previews []preview
 	if v != nil {
@@ -216,7 +235,7 @@ func (d directory) isComplete() bool {
 	return d != nil
 }
 
-// keys are those of all previews; one that several have comes several times.
+// keys are those of all previews, and what stands for them; one that several have comes several times.
 func (d directory) keys() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, v := range d {
@@ -224,7 +243,7 @@ func (d directory) keys() iter.Seq[string] {
 				continue
 			}
 			for _, p := range v.Status.Previews {
-				if !yield(p.Key) {
+				if !yield(p.Key) || p.Commit != "" && !yield(p.ShortCommit()) {
 					return
 				}
 			}

@@ -31,6 +31,8 @@ func newGateway(t testing.TB, cfg Config, fixed directory) *Gateway {
 func TestFind(t *testing.T) {
 	o := viewtest.Shop()
 	o.AddPreview("capitals", "api", "PR_1")
+	o.AddPreview("committed", "api", "pr-7")
+	o.Deployments[len(o.Deployments)-1].Labels[api.LabelCommit] = "3f2c1ab0c9"
 	o.AddPreview("broken", "identity", "broken")
 	viewtest.Waiting("ImagePullBackOff")(o.Pod("broken-x"))
 	o.AddPreview("typo", "apii", "typo")
@@ -58,6 +60,8 @@ func TestFind(t *testing.T) {
 	short := api.HostName{Key: "PR_1", Service: "identity", Namespace: "shop"}.Label()
 	for host, want := range map[string]string{
 		"pr-42--api--shop.preview.test":       "pr-42 api shop",
+		"3f2c1ab--api--shop.preview.test":     "pr-7 api shop",
+		"3f2c1ab0c9--identity.preview.test":   "pr-7 identity shop",
 		"PR-42--Api--Shop.Preview.Test.:8080": "pr-42 api shop",
 		"pr-42--identity--shop.preview.test":  "pr-42 identity shop", // an entry that is not the target
 		"pr-42--api.preview.test":             "pr-42 api shop",      // in the default namespace

@@ -217,6 +217,17 @@ func (w *world) annotation(p *preview, name string) (value string, set bool) {
 	return value, set
 }
 
+// commit is looked for as annotations are.
+func (w *world) commit(p *preview) (commit string) {
+	if top := w.byUID[p.object.UID]; top != nil {
+		commit = top.Labels[api.LabelCommit]
+	}
+	for i := len(p.labelled) - 1; i >= 0 && commit == ""; i-- {
+		commit = p.labelled[i].Labels[api.LabelCommit]
+	}
+	return commit
+}
+
 // checkSelector refuses a preview that receives ordinary traffic because its target selects it.
 func (w *world) checkSelector(p *preview) *api.Problem {
 	for _, n := range p.labelled {

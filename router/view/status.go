@@ -15,7 +15,7 @@ import (
 
 func (w *world) previewStatus(p *preview, tables map[types.UID]*api.Table, acks api.Acks) api.PreviewStatus {
 	s := api.PreviewStatus{
-		Preview: p.name, Target: p.target, Key: p.key, Created: p.created, Expires: p.expires,
+		Preview: p.name, Target: p.target, Key: p.key, Created: p.created, Commit: w.commit(p), Expires: p.expires,
 		Problem: p.problem, Warnings: p.warnings,
 	}
 	for _, pod := range p.pods {
