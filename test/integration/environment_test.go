@@ -88,7 +88,7 @@ func run(m *testing.M) (int, error) {
 	if err := writeRouterToken(certificates); err != nil {
 		return 0, fmt.Errorf("making the router's own token: %w", err)
 	}
-	for _, file := range []string{"base/webhook.yaml", "base/router.yaml", "gateway/secret.yaml", "roles/previews.yaml", "roles/namespace.yaml", "gc/gc.yaml"} {
+	for _, file := range []string{"base/webhook.yaml", "base/router.yaml", "gateway/secret.yaml", "roles/links.yaml", "roles/previews.yaml", "roles/namespace.yaml", "gc/gc.yaml"} {
 		if err := grantRights("../../manifests/" + file); err != nil {
 			return 0, fmt.Errorf("granting the rights of %s: %w", file, err)
 		}

@@ -184,7 +184,7 @@ func (c *creation) deploy(ctx context.Context, s *session, preview *appsv1.Deplo
 	if c.output != "" {
 		return c.print(s, applied, "")
 	}
-	fmt.Fprint(s.Out, howToReach(service, c.key))
+	fmt.Fprint(s.Out, howToReach(service, c.key, w.url))
 	return nil
 }
 
@@ -265,10 +265,14 @@ func (c *creation) print(s *session, deployment *appsv1.Deployment, done string)
 
 func nameOf(deployment *appsv1.Deployment) string { return "deployment.apps/" + deployment.Name }
 
-// howToReach is the answer: what a request has to say, and one that says it.
-func howToReach(service *corev1.Service, key string) string {
+// howToReach is the answer: what a request has to say, one that says it, and where a browser need not.
+func howToReach(service *corev1.Service, key, url string) string {
 	header := api.HeaderKey + ": " + key
-	return fmt.Sprintf("%s\ncurl -H '%s' %s\n", header, header, urlOf(service))
+	answer := fmt.Sprintf("%s\ncurl -H '%s' %s\n", header, header, urlOf(service))
+	if url != "" {
+		answer += url + "\n"
+	}
+	return answer
 }
 
 // urlOf is where the Service's first TCP port is found in the cluster.

@@ -110,16 +110,12 @@ func (f *forwarding) enter(ctx context.Context, s *session, remote string) (core
 	if b == nil {
 		return corev1.ServicePort{}, s.notTakingPart()
 	}
-	targets := b.targets(f.key)
 	switch {
-	case f.service == "" && len(targets) == 0:
-		return corev1.ServicePort{}, s.noPreview(f.key)
-	case f.service == "" && len(targets) > 1:
-		return corev1.ServicePort{}, usageError("the key %s has previews of several Services: choose the one to enter with --service %s",
-			f.key, strings.Join(targets, " or --service "))
 	case f.service == "":
-		f.service = targets[0]
-	case len(targets) == 0:
+		if f.service, err = s.onlyTarget(b, f.key); err != nil {
+			return corev1.ServicePort{}, err
+		}
+	case len(b.targets(f.key)) == 0:
 		s.note("note: no preview in namespace %s has the key %s yet", s.namespace, f.key)
 	}
 	service, _, err := s.service(ctx, f.service)
@@ -127,6 +123,19 @@ func (f *forwarding) enter(ctx context.Context, s *session, remote string) (core
 		return corev1.ServicePort{}, err
 	}
 	return portNamed(service, remote)
+}
+
+// onlyTarget is the Service to enter with a key where nobody has named one.
+func (s *session) onlyTarget(b *board, key string) (string, error) {
+	switch targets := b.targets(key); len(targets) {
+	case 0:
+		return "", s.noPreview(key)
+	case 1:
+		return targets[0], nil
+	default:
+		return "", usageError("the key %s has previews of several Services: choose the one to enter with --service %s",
+			key, strings.Join(targets, " or --service "))
+	}
 }
 
 // targets are the Services that have a preview with a key.

@@ -27,6 +27,8 @@ type entry struct {
 	api.PreviewStatus
 	// Images are those of the preview's containers; empty where the user may not read it.
 	Images []string `json:"images,omitempty"`
+	// URL is where a browser meets it, perhaps with a signed link only; empty where previews have none.
+	URL string `json:"url,omitempty"`
 }
 
 // entries is what -o json and -o yaml print.
@@ -62,7 +64,7 @@ func (l *listing) run(ctx context.Context, s *session) error {
 	for _, b := range boards {
 		in := s.in(b.namespace)
 		for _, preview := range b.Previews {
-			found.Previews = append(found.Previews, in.entry(ctx, preview, l.output != "" && l.output != "name"))
+			found.Previews = append(found.Previews, in.entry(ctx, b, preview, l.output != "" && l.output != "name"))
 		}
 	}
 	return l.print(s, found)
@@ -87,8 +89,8 @@ func (s *session) in(namespace string) *session {
 	return &other
 }
 
-func (s *session) entry(ctx context.Context, preview api.PreviewStatus, withImages bool) entry {
-	e := entry{Namespace: s.namespace, PreviewStatus: preview}
+func (s *session) entry(ctx context.Context, b *board, preview api.PreviewStatus, withImages bool) entry {
+	e := entry{Namespace: s.namespace, PreviewStatus: preview, URL: b.urlOf(preview)}
 	if !withImages {
 		return e
 	}
@@ -125,16 +127,16 @@ func (l *listing) print(s *session, found entries) error {
 
 // table has its heads in the first row.
 func (l *listing) table(found entries) [][]string {
-	rows := [][]string{{"NAMESPACE", "SERVICE", "KEY", "STATE", "ROUTED", "PREVIEW", "AGE", "IMAGES", "PROBLEM"}}
+	rows := [][]string{{"NAMESPACE", "SERVICE", "KEY", "STATE", "ROUTED", "PREVIEW", "AGE", "IMAGES", "URL", "PROBLEM"}}
 	for _, e := range found.Previews {
 		rows = append(rows, []string{
 			e.Namespace, e.Target, e.Key, string(e.State), fmt.Sprintf("%d/%d", e.Routed, e.Of), e.Preview, age(e.Created),
-			strings.Join(e.Images, ","), problemText(e.Problem, ""),
+			strings.Join(e.Images, ","), e.URL, problemText(e.Problem, ""),
 		})
 	}
 	for i, row := range rows {
 		if l.output != "wide" {
-			row = row[:len(row)-2]
+			row = row[:len(row)-3]
 		}
 		if !l.all {
 			row = row[1:]

@@ -1,5 +1,5 @@
-// Package plugin is kubectl's plugin: it makes previews, waits until requests reach them, leads there from a local port and
-// removes them, has namespaces take part, says what is wrong, and takes Detour out of a cluster.
+// Package plugin is kubectl's plugin: it makes previews, waits until requests reach them, leads there from a local port or
+// by URL, removes them, has namespaces take part, says what is wrong, and takes Detour out of a cluster.
 //
 // # Use
 //
@@ -93,8 +93,8 @@ func (p *plugin) command() *cobra.Command {
 
 func (p *plugin) verbs() []*cobra.Command {
 	return []*cobra.Command{
-		p.createCommand(), p.listCommand(), p.statusCommand(), p.waitCommand(), p.forwardCommand(), p.deleteCommand(), p.gcCommand(),
-		p.enableCommand(), p.disableCommand(), p.doctorCommand(), p.uninstallCommand(), p.versionCommand(),
+		p.createCommand(), p.listCommand(), p.statusCommand(), p.waitCommand(), p.forwardCommand(), p.urlCommand(), p.openCommand(),
+		p.deleteCommand(), p.gcCommand(), p.enableCommand(), p.disableCommand(), p.doctorCommand(), p.uninstallCommand(), p.versionCommand(),
 	}
 }
 

@@ -58,7 +58,7 @@ func (i *inspection) run(ctx context.Context, s *session) error {
 	}
 	var found reports
 	for _, preview := range b.previews(i.key) {
-		r, err := s.report(ctx, preview)
+		r, err := s.report(ctx, b, preview)
 		if err != nil {
 			return err
 		}
@@ -80,12 +80,12 @@ func (s *session) noPreview(key string) error {
 	return notFound("no preview in namespace %s has the key %q: %s list -n %s shows which there are", s.namespace, key, s.self, s.namespace)
 }
 
-func (s *session) report(ctx context.Context, preview api.PreviewStatus) (report, error) {
+func (s *session) report(ctx context.Context, b *board, preview api.PreviewStatus) (report, error) {
 	w, err := s.workloadNamed(ctx, preview.Preview)
 	if err != nil {
 		return report{}, err
 	}
-	r := report{entry: entry{Namespace: s.namespace, PreviewStatus: preview}, Ready: len(preview.Endpoints), Pods: len(preview.Endpoints)}
+	r := report{entry: entry{Namespace: s.namespace, PreviewStatus: preview, URL: b.urlOf(preview)}, Ready: len(preview.Endpoints), Pods: len(preview.Endpoints)}
 	if w != nil {
 		r.Images = imagesOf(w)
 		r.Pods = int(w.replicas())
@@ -107,6 +107,9 @@ func (r report) text() string {
 	line("ready", "%d/%d", r.Ready, r.Pods)
 	for _, image := range r.Images {
 		line("image", "%s", image)
+	}
+	if r.URL != "" {
+		line("url", "%s", r.URL)
 	}
 	line("age", "%s", age(r.Created))
 	if r.Problem != nil {

@@ -110,13 +110,13 @@ func TestOutcome(t *testing.T) {
 		err  error
 		want commitStatus
 	}{
-		"done":        {"api is routed\nweb is routed", nil, commitStatus{"success", "api is routed; web is routed"}},
-		"broken":      {"", fail(exitUnroutable, "it crashes"), commitStatus{"failure", "it crashes"}},
-		"too slow":    {"", fail(exitTimeout, "not routed"), commitStatus{"failure", "not routed"}},
-		"no cluster":  {"", errors.New("refused"), commitStatus{"error", "refused"}},
-		"much to say": {long, nil, commitStatus{"success", strings.Repeat("ä", 139) + "…"}},
+		"done":        {"api is routed\nweb is routed", nil, commitStatus{"success", "api is routed; web is routed", "https://pr-42.test/"}},
+		"broken":      {"", fail(exitUnroutable, "it crashes"), commitStatus{"failure", "it crashes", "https://pr-42.test/"}},
+		"too slow":    {"", fail(exitTimeout, "not routed"), commitStatus{"failure", "not routed", "https://pr-42.test/"}},
+		"no cluster":  {"", errors.New("refused"), commitStatus{"error", "refused", "https://pr-42.test/"}},
+		"much to say": {long, nil, commitStatus{"success", strings.Repeat("ä", 139) + "…", "https://pr-42.test/"}},
 	} {
-		w := waiter{said: c.said}
+		w := waiter{said: c.said, url: "https://pr-42.test/"}
 		if got := w.outcome(c.err); got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}

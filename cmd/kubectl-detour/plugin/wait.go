@@ -83,6 +83,7 @@ type waiter struct {
 	timeout   time.Duration
 
 	said    string    // the last progress
+	url     string    // where a browser enters, if it is clear where
 	suspect time.Time // since when it looks broken
 }
 
@@ -133,15 +134,17 @@ func (w *waiter) wait(ctx context.Context, s *session) error {
 type commitStatus struct {
 	State       string `json:"state"`
 	Description string `json:"description"`
+	// TargetURL is without a signature.
+	TargetURL string `json:"target_url,omitempty"`
 }
 
 // maxDescription is what GitHub takes.
 const maxDescription = 140
 
 func (w *waiter) outcome(err error) commitStatus {
-	status := commitStatus{State: "success", Description: w.said}
+	status := commitStatus{State: "success", Description: w.said, TargetURL: w.url}
 	if err != nil {
-		status = commitStatus{State: "error", Description: err.Error()}
+		status.State, status.Description = "error", err.Error()
 		if code := exitCode(err); code == exitTimeout || code == exitUnroutable {
 			status.State = "failure"
 		}
@@ -184,6 +187,7 @@ func (w *waiter) look(ctx context.Context, s *session) (verdict, error) {
 	if w.condition == conditionDeleted {
 		return w.lookForRest(ctx, s, b)
 	}
+	w.url = w.urlOn(b)
 	observed, err := w.observe(ctx, s, b)
 	if err != nil {
 		return verdict{}, err
@@ -213,6 +217,17 @@ func (w *waiter) lookForRest(ctx context.Context, s *session, b *board) (verdict
 		return verdict{why: "there is still " + strings.Join(left, ", ")}, nil
 	}
 	return verdict{done: true, why: fmt.Sprintf("no preview in namespace %s has the key %s", s.namespace, w.key)}, nil
+}
+
+// urlOn is where a browser meets what is waited for, if that is of one Service.
+func (w *waiter) urlOn(b *board) string {
+	if w.preview == "" {
+		return b.onlyURL(w.key)
+	}
+	if preview := b.preview(w.preview, w.key); preview != nil {
+		return b.urlOf(*preview)
+	}
+	return ""
 }
 
 func (w *waiter) observe(ctx context.Context, s *session, b *board) ([]observation, error) {
