@@ -25,6 +25,7 @@ func TestSelfManaged(t *testing.T) {
 	t.Run("restricted", testRestricted)
 	t.Run("kubectl", testKubectl)
 	t.Run("stream", testStreamIsPrivate)
+	t.Run("rules", testRules)
 	t.Run("gateway", testGateway)
 	t.Run("github", testGitHub)
 	t.Run("gitlab", testGitLab)

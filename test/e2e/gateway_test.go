@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/cookiejar"
+	"net/url"
 	"os"
 	"os/exec"
 	"strings"
@@ -16,6 +17,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/detour-dev/detour/api"
 )
@@ -42,6 +45,7 @@ func testGateway(t *testing.T) {
 	t.Run("without a link", testUnsigned)
 	t.Run("a link", testLink)
 	t.Run("10,000 requests", testThroughGateway)
+	t.Run("grpc", testGRPCThroughGateway)
 	t.Run("browser", testBrowser)
 }
 
@@ -280,6 +284,24 @@ func askMany(t *testing.T, requests, clients int, ask func(context.Context) erro
 	close(turns)
 	wg.Wait()
 	return time.Since(start).Round(time.Millisecond)
+}
+
+// testGRPCThroughGateway has gRPC's own client enter by a preview's host.
+func testGRPCThroughGateway(t *testing.T) {
+	link := linkTo(t, api.LinkRequest{Key: key, Service: "frontend", Namespace: "shop"})
+	host, err := url.Parse(link.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := askGRPC(t, "passthrough:///127.0.0.1:18080", grpc.WithAuthority(host.Host))
+	askMany(t, 1000, 16, func(ctx context.Context) error {
+		ctx = metadata.AppendToOutgoingContext(ctx, api.HeaderSignature, signatureOf(link))
+		r, err := ask(ctx, "")
+		if err == nil {
+			err = r.check("frontend", "grpc", key)
+		}
+		return err
+	})
 }
 
 // testBrowser has a real browser open links, and watch the namespace's page.

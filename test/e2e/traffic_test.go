@@ -143,8 +143,9 @@ func read(resp *http.Response, err error) (reply, error) {
 	return r, json.Unmarshal(body, &r)
 }
 
-func askGRPC(t *testing.T, address string) ask {
-	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+func askGRPC(t *testing.T, address string, options ...grpc.DialOption) ask {
+	options = append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(address, options...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,147 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/detour-dev/detour/api"
+)
+
+// manyRequests are sent by each protocol.
+const manyRequests = 10_000
+
+// testRules gives a preview a share of the requests, and then copies of them, and says how long requests take beside a
+// mirror that answers and one that is dead.
+func testRules(t *testing.T) {
+	kubectl(t, "create", "serviceaccount", "counter", "-n", "shop")
+	kubectl(t, "create", "rolebinding", "counter", "-n", "shop", "--clusterrole=view", "--serviceaccount=shop:counter")
+	kubectl(t, "annotate", "service", "-n", "shop", "api", "detour.dev/allow=percent,mirror")
+	address := serviceAddress(t, "shop", "api")
+	asks := map[string]ask{"http1": askHTTP(t, address, "http1"), "grpc": askGRPC(t, address)}
+	for protocol, ask := range asks {
+		_, took := askVersions(t, ask, protocol)
+		t.Logf("%s without a rule: %s", protocol, took)
+	}
+
+	apply(t, "test/e2e/testdata/api-share.yaml")
+	waitForState(t, "shop", "deployment/api-share", api.StateRouted)
+	for protocol, ask := range asks {
+		versions, _ := askVersions(t, ask, protocol)
+		t.Logf("%s, a share of 10 %%: %v", protocol, versions)
+		if n := versions["share"]; n < manyRequests*9/100 || n > manyRequests*11/100 {
+			t.Errorf("%s: %d of %d went to the preview, want a tenth", protocol, n, manyRequests)
+		}
+	}
+
+	kubectl(t, "annotate", "deployment", "-n", "shop", "api-share", "detour.dev/percent-", "detour.dev/mode=mirror")
+	eventually(t, 30*time.Second, "no answer is the preview's", func() (bool, string) {
+		versions, _ := askSome(t, asks["http1"], "http1", 100)
+		return versions["share"] == 0, fmt.Sprint(versions)
+	})
+	waitForState(t, "shop", "deployment/api-share", api.StateRouted)
+	before := toldCopies(t)
+	for protocol, ask := range asks {
+		versions, took := askVersions(t, ask, protocol)
+		t.Logf("%s with a mirror: %s", protocol, took)
+		if versions["baseline"] != manyRequests {
+			t.Errorf("%s with a mirror: %v, want the baseline alone", protocol, versions)
+		}
+	}
+	copies, requests := toldCopies(t)-before, uint64(manyRequests*len(asks))
+	t.Logf("the preview was sent copies of %d of %d requests", copies, requests)
+	if copies > requests || copies < requests/2 { // under load a mirror drops some
+		t.Errorf("%d copies of %d requests", copies, requests)
+	}
+
+	// Its Pod is ready without a probe, and nothing listens.
+	kubectl(t, "set", "env", "deployment/api-share", "-n", "shop", "LISTEN=:9999")
+	kubectl(t, "rollout", "status", "deployment/api-share", "-n", "shop", "--timeout=1m")
+	for protocol, ask := range asks {
+		versions, took := askVersions(t, ask, protocol)
+		t.Logf("%s with a dead mirror: %s", protocol, took)
+		if versions["baseline"] != manyRequests {
+			t.Errorf("%s with a dead mirror: %v, want the baseline alone", protocol, versions)
+		}
+	}
+	kubectl(t, "delete", "deployment", "-n", "shop", "api-share")
+	kubectl(t, "annotate", "service", "-n", "shop", "api", "detour.dev/allow-")
+}
+
+// askVersions counts who answered requests without a key, and how long they took.
+func askVersions(t *testing.T, ask ask, protocol string) (map[string]int, string) {
+	t.Helper()
+	versions, took := askSome(t, ask, protocol, manyRequests)
+	slices.Sort(took)
+	return versions, fmt.Sprintf("median %v, 99th percentile %v", took[len(took)/2].Round(time.Microsecond), took[len(took)*99/100].Round(time.Microsecond))
+}
+
+func askSome(t *testing.T, ask ask, protocol string, requests int) (map[string]int, []time.Duration) {
+	t.Helper()
+	var mu sync.Mutex
+	versions, took := map[string]int{}, []time.Duration{}
+	askMany(t, requests, 4, func(ctx context.Context) error {
+		start := time.Now()
+		r, err := ask(ctx, "")
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		versions[r.ServedBy[0].Version]++
+		took = append(took, time.Since(start))
+		return nil
+	})
+	if len(took) != requests {
+		t.Fatalf("%s: %d of %d requests were answered", protocol, len(took), requests)
+	}
+	return versions, took
+}
+
+// toldWithin is how long proxies may take to tell routers what they have counted, and those to tell each other.
+const toldWithin = 20 * time.Second
+
+// toldCopies is how many requests the preview has been sent, once no more are told of.
+func toldCopies(t *testing.T) uint64 {
+	t.Helper()
+	last, since := copiesOf(t, "share"), time.Now()
+	for time.Since(since) < toldWithin {
+		time.Sleep(time.Second)
+		if n := copiesOf(t, "share"); n != last {
+			last, since = n, time.Now()
+		}
+	}
+	return last
+}
+
+// copiesOf is how many requests a preview has been sent, by the router's API.
+func copiesOf(t *testing.T, key string) uint64 {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+serviceAddress(t, "detour-system", "detour-router")+api.PathStatus+"shop", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := strings.TrimSpace(kubectl(t, "create", "token", "counter", "-n", "shop", "--audience", api.Audience))
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := toRouter.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var s api.Status
+	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
+		t.Fatalf("%s: %v", resp.Status, err)
+	}
+	for _, p := range s.Previews {
+		if p.Key == key && p.Traffic != nil {
+			return p.Traffic.Requests
+		}
+	}
+	return 0
+}
