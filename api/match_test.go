@@ -74,6 +74,10 @@ func TestParseConsent(t *testing.T) {
 		"Match,match,all,":        {{"match"}, {"Match", "all", ""}},
 		"":                        {nil, {""}},
 		"everything else as well": {nil, {"everything else as well"}},
+
+		"namespace/team-b,match,namespace/b": {{"namespace/team-b", "match", "namespace/b"}, nil},
+		"namespace/*,namespace/,namespace":   {nil, {"namespace/*", "namespace/", "namespace"}},
+		"namespace/a/b,Namespace/b":          {nil, {"namespace/a/b", "Namespace/b"}},
 	} {
 		known, unknown := ParseConsent(text)
 		if diff := cmp.Diff(want, [2][]string{known, unknown}); diff != "" {

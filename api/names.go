@@ -16,7 +16,8 @@ const (
 	InjectDisabled = "disabled"
 
 	// LabelTarget is set by users on a preview (a Deployment, StatefulSet, ReplicaSet or Pod): the name of the
-	// Service, in the same namespace, that it is a preview of. The router and the webhook read it.
+	// Service that it is a preview of, in the same namespace or in that of [AnnotationTargetNamespace]. The router and
+	// the webhook read it.
 	LabelTarget = "detour.dev/target"
 
 	// LabelKey is set by users on a preview: the key that a request carries to reach it. The router and the
@@ -67,6 +68,10 @@ const (
 	// target, and no other.
 	ModeMirror = "mirror"
 
+	// AnnotationTargetNamespace is set by users on a preview whose target is a Service of another namespace: the name of that
+	// namespace. It needs the consent [AllowNamespace] of the target. The router and the webhook read it.
+	AnnotationTargetNamespace = "detour.dev/target-namespace"
+
 	// AnnotationAllow is set by users on a Service that consents to more than requests with a key going to its previews:
 	// [ParseConsent] has the form. The router reads it.
 	AnnotationAllow = "detour.dev/allow"
@@ -79,6 +84,9 @@ const (
 
 	// AllowMirror consents to previews with [ModeMirror].
 	AllowMirror = "mirror"
+
+	// AllowNamespace, with the name of a namespace behind it ("namespace/team-b"), consents to previews from there.
+	AllowNamespace = "namespace/"
 
 	// AnnotationClientAddress is set by users on a Pod whose app needs to know its clients' addresses: a [ClientAddress].
 	// The webhook hands it to the proxy.

@@ -52,7 +52,9 @@ const (
 
 // PreviewStatus says whether requests reach one preview.
 type PreviewStatus struct {
-	Preview string    `json:"preview"` // "deployment/api-pr-42"
+	// Preview names the labelled object as kubectl does, "deployment/api-pr-42", with its namespace before it where that is
+	// another than the target's: "team-b/deployment/api-pr-42".
+	Preview string    `json:"preview"`
 	Target  string    `json:"target"`
 	Key     string    `json:"key"`
 	Created time.Time `json:"created"`
@@ -91,6 +93,15 @@ func (p PreviewStatus) ShortCommit() string {
 		return ""
 	}
 	return p.Commit[:minCommit]
+}
+
+// Home takes the namespace off a preview's name; it is empty where that is the target's.
+func (p PreviewStatus) Home() (namespace, object string) {
+	if strings.Count(p.Preview, "/") < 2 {
+		return "", p.Preview
+	}
+	namespace, object, _ = strings.Cut(p.Preview, "/")
+	return namespace, object
 }
 
 // Missing is a baseline Pod that does not route a preview yet.

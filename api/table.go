@@ -48,7 +48,7 @@ const (
 // Route leads the requests that carry Key to a preview.
 type Route struct {
 	Key string `json:"key"`
-	// Preview names the labelled object, in the Pod's own namespace, as kubectl does: "deployment/api-pr-42".
+	// Preview names the labelled object as [PreviewStatus] does.
 	Preview string `json:"preview"`
 	// Fallback sends requests to the baseline while Endpoints is empty; otherwise they are answered 503.
 	Fallback bool `json:"fallback,omitempty"`
