@@ -20,6 +20,7 @@ type loop struct {
 	tracker *tracker
 	acks    *ackStore
 	latest  *latest[snapshot]
+	strays  *latest[[]view.Stray]
 	metrics *metrics
 	gateway *gateway.Gateway // nil where there is none
 }
@@ -59,12 +60,13 @@ func (l *loop) rebuild(ctx context.Context) (next time.Time) {
 	}
 	acks := l.acks.fresh()
 	made := snapshot{}
-	for namespace, objects := range seen {
+	for namespace, objects := range seen.members {
 		made[namespace] = nil
 		if objects != nil {
 			made[namespace] = l.announce(view.New(namespace, *objects, acks, start))
 		}
 	}
+	l.strays.set(straysOf(seen))
 	l.latest.set(made)
 	l.metrics.rebuilds.Observe(time.Since(start).Seconds())
 	return made.next()

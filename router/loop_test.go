@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/detour-dev/detour/api"
+	"github.com/detour-dev/detour/router/view"
 	"github.com/detour-dev/detour/router/view/viewtest"
 )
 
@@ -28,7 +29,7 @@ func TestPreviewExpiresByItself(t *testing.T) {
 		acks := newAckStore(wake.set)
 		l := &loop{
 			wake: wake, tracker: newTracker(f.open, wake.set, slog.New(slog.DiscardHandler)),
-			acks: acks, latest: latest, metrics: newMetrics(latest, acks),
+			acks: acks, latest: latest, strays: newLatest[[]view.Stray](), metrics: newMetrics(latest, acks),
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		stopped := make(chan error)

@@ -28,11 +28,13 @@ type publisher struct {
 	client   client.Client
 	recorder record.EventRecorder
 	latest   *latest[snapshot]
+	strays   *latest[[]view.Stray]
 	askPeers func(context.Context)
 	started  time.Time
 	log      *slog.Logger
 
 	published map[string]published // by namespace
+	told      map[string]bool      // Events of strays, by name
 }
 
 // published is the last attempt to publish a status, and when to look again although it is the same.
@@ -49,6 +51,9 @@ const (
 	hearEveryone = api.AckEvery // a proxy acknowledges at least this often
 )
 
+// eventSource is who kubectl says an Event is from.
+const eventSource = "detour-router"
+
 // errTooEarly keeps a replica that has just started from declaring lost what it has not heard of yet.
 var errTooEarly = errors.New("not every proxy has had the time to acknowledge to this replica")
 
@@ -60,6 +65,7 @@ func (p *publisher) run(ctx context.Context) error {
 		if p.isDue(snapshot) {
 			p.publishAll(ctx)
 		}
+		p.tellStrays(ctx)
 		select {
 		case <-changed:
 		case <-tick.C:

@@ -62,7 +62,7 @@ func emptyStatus() *corev1.ConfigMap {
 // replica is a publisher that runs in the test's bubble.
 func replica(t *testing.T, c client.Client, events *eventList, latest *latest[snapshot]) *publisher {
 	p := &publisher{
-		client: c, recorder: events, latest: latest, askPeers: func(context.Context) {},
+		client: c, recorder: events, latest: latest, strays: newLatest[[]view.Stray](), askPeers: func(context.Context) {},
 		started: time.Now().Add(-time.Hour), log: slog.New(slog.DiscardHandler), published: map[string]published{},
 	}
 	ctx, cancel := context.WithCancel(t.Context())

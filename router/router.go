@@ -2,14 +2,15 @@
 //
 // # The story
 //
-// Informers cache the objects of the namespaces that take part ([api.LabelInject]), stripped to what is read of them,
-// and signal that something has changed. One loop takes the signal, waits a moment for more, and makes everything
-// anew: [view.New], a pure function, turns one namespace's objects and the proxies' acknowledgements into a table for
-// each injected Pod and an [api.Status]. The result is an immutable snapshot. Each open stream is woken, looks up its
-// Pod's table and sends it if its version is another than the one sent before; each proxy acknowledges the version
-// that it has put in force, which signals the loop in turn. The publisher writes a status that has changed into the
-// namespace's ConfigMap and emits Events. There are no queues and no differences, and nothing to catch up with after
-// a restart.
+// Informers cache the objects of the namespaces that take part ([api.LabelInject]) and the workloads of those with
+// previews of their Services ([api.AnnotationTargetNamespace]), stripped to what is read of them, and signal that
+// something has changed. The namespaces of the second kind are found by the metadata of all that is labelled as a preview.
+// One loop takes the signal, waits a moment for more, and makes everything anew: [view.New], a pure function, turns one
+// namespace's objects and the proxies' acknowledgements into a table for each injected Pod and an [api.Status]. The
+// result is an immutable snapshot. Each open stream is woken, looks up its Pod's table and sends it if its version is
+// another than the one sent before; each proxy acknowledges the version that it has put in force, which signals the loop
+// in turn. The publisher writes a status that has changed into the namespace's ConfigMap and emits Events. There are no
+// queues and no differences, and nothing to catch up with after a restart.
 //
 // Every replica does all of this. A version is a hash of the table, so replicas agree without talking; only what
 // proxies acknowledge reaches one replica, so they ask each other for that.
@@ -61,6 +62,7 @@ import (
 
 	"github.com/detour-dev/detour/api"
 	"github.com/detour-dev/detour/router/gateway"
+	"github.com/detour-dev/detour/router/view"
 )
 
 // Config is the router's configuration. Only Kube is required.
@@ -165,7 +167,7 @@ func connect(cfg *rest.Config) (kube, error) {
 	return kube{
 		client:   c,
 		open:     cachesOf(cfg, httpClient, mapper),
-		recorder: broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "detour-router"}),
+		recorder: broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: eventSource}),
 		close:    broadcaster.Shutdown,
 	}, nil
 }
@@ -180,7 +182,7 @@ func connect(cfg *rest.Config) (kube, error) {
 //  6. metrics and health go last, so that the end can be watched
 func run(ctx context.Context, cfg Config, k kube) error {
 	wake := newSignal()
-	latest := newLatest[snapshot]()
+	latest, strays := newLatest[snapshot](), newLatest[[]view.Stray]()
 	acks := newAckStore(wake.set)
 	metrics := newMetrics(latest, acks)
 	health := &health{}
@@ -193,11 +195,11 @@ func run(ctx context.Context, cfg Config, k kube) error {
 		return err
 	}
 	loop := &loop{
-		wake: wake, tracker: newTracker(k.open, wake.set, cfg.Log), acks: acks, latest: latest, metrics: metrics,
+		wake: wake, tracker: newTracker(k.open, wake.set, cfg.Log), acks: acks, latest: latest, strays: strays, metrics: metrics,
 		gateway: gateway,
 	}
 	peers := newPeers(cfg, acks, latest)
-	publisher := &publisher{client: k.client, recorder: k.recorder, latest: latest, askPeers: peers.ask, log: cfg.Log, started: time.Now(), published: map[string]published{}}
+	publisher := &publisher{client: k.client, recorder: k.recorder, latest: latest, strays: strays, askPeers: peers.ask, log: cfg.Log, started: time.Now(), published: map[string]published{}}
 	server := &server{
 		auth: auth, latest: latest, acks: acks, metrics: metrics, log: cfg.Log, closing: make(chan struct{}),
 	}

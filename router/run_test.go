@@ -45,12 +45,12 @@ import (
 type fakeAPI struct {
 	client.Client
 	mu       sync.Mutex
-	handlers map[string][]toolscache.ResourceEventHandler // by the caches that run
+	handlers map[*fakeCache][]toolscache.ResourceEventHandler // by the caches that run
 }
 
 func newFakeAPI(namespace *corev1.Namespace, o *viewtest.Namespace) *fakeAPI {
 	reviewer := &fakeReviewer{}
-	f := &fakeAPI{handlers: map[string][]toolscache.ResourceEventHandler{}}
+	f := &fakeAPI{handlers: map[*fakeCache][]toolscache.ResourceEventHandler{}}
 	f.Client = fake.NewClientBuilder().WithScheme(scheme.Scheme).WithObjects(namespace, emptyStatus()).
 		WithObjects(pointers(o.Services)...).WithObjects(pointers(o.EndpointSlices)...).WithObjects(pointers(o.Deployments)...).
 		WithObjects(pointers(o.ReplicaSets)...).WithObjects(pointers(o.Pods)...).
@@ -116,7 +116,7 @@ func (i fakeInformer) AddEventHandler(h toolscache.ResourceEventHandler) (toolsc
 	f := i.cache.api
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.handlers[i.cache.namespace] = append(f.handlers[i.cache.namespace], h)
+	f.handlers[i.cache] = append(f.handlers[i.cache], h)
 	return nil, nil
 }
 
@@ -124,17 +124,20 @@ func (c *fakeCache) Start(ctx context.Context) error {
 	<-ctx.Done()
 	c.api.mu.Lock()
 	defer c.api.mu.Unlock()
-	delete(c.api.handlers, c.namespace)
+	delete(c.api.handlers, c)
 	return nil
 }
 
 func (c *fakeCache) WaitForCacheSync(context.Context) bool { return true }
 
 func (c *fakeCache) List(ctx context.Context, list client.ObjectList, _ ...client.ListOption) error {
-	if c.namespace == "" {
+	if c.namespace != "" {
+		return c.api.List(ctx, list, client.InNamespace(c.namespace))
+	}
+	if _, ok := list.(*corev1.NamespaceList); ok {
 		return c.api.List(ctx, list, client.MatchingLabels{api.LabelInject: api.InjectEnabled})
 	}
-	return c.api.List(ctx, list, client.InNamespace(c.namespace))
+	return c.api.List(ctx, list, client.HasLabels{api.LabelTarget})
 }
 
 // TestRun is the whole router on real sockets: a proxy connects, gets its table, acknowledges it; the ConfigMap says
@@ -206,7 +209,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("/metrics lacks %s:\n%s", want, got)
 	}
 	if got := f.running(); got != 1 {
-		t.Errorf("%d caches run, want that of the namespaces only", got)
+		t.Errorf("%d caches run, want that of the whole cluster only", got)
 	}
 
 	stop()

@@ -112,7 +112,7 @@ func unknown(format string, args ...any) *refusal {
 // blocker says what keeps a request from meeting the previews of its key; nil when nothing does. A tester must not be
 // shown the baseline by mistake. Where one preview has expired, the baseline is no mistake; where all have, the host has.
 func (d directory) blocker(name api.HostName) *refusal {
-	previews := d.previews(name)
+	previews := withoutUninvited(d.previews(name))
 	if len(previews) == 0 {
 		return unknown("no preview has the key %s", name.Key)
 	}
@@ -129,6 +129,19 @@ func (d directory) blocker(name api.HostName) *refusal {
 		passing = cmp.Or(passing, why)
 	}
 	return passing
+}
+
+// withoutUninvited leaves out those of other namespaces that are invalid, if there are others: the target may not have
+// consented to them, and whoever makes one must not keep a host from those that are there.
+func withoutUninvited(previews []preview) []preview {
+	invited := slices.DeleteFunc(slices.Clone(previews), func(p preview) bool {
+		home, _ := p.Home()
+		return home != "" && p.State == api.StateInvalid
+	})
+	if len(invited) == 0 {
+		return previews
+	}
+	return invited
 }
 
 // preview is what the status says of one.

@@ -49,6 +49,12 @@ func TestFind(t *testing.T) {
 	o.Deployments[len(o.Deployments)-1].Annotations[api.AnnotationFallback] = "nonsense"
 	o.AddPreview("replacing", "api", "replaced")
 	o.AddService("outside", nil).Spec.Type = "ExternalName"
+	guests := &viewtest.Namespace{}
+	for name, target := range map[string]string{"guest": "api", "refused": "identity", "pr-42": "identity"} {
+		guests.AddPreview(name, target, name)
+	}
+	o.Guests = append(o.Guests, viewtest.Guests("team-b", guests))
+	o.Services[0].Annotations = map[string]string{api.AnnotationAllow: "namespace/team-b"} // api's
 	shop := viewtest.Acknowledged(o)
 	unrouted := viewtest.Shop()
 	unrouted.ResolveSlices()
@@ -70,6 +76,10 @@ func TestFind(t *testing.T) {
 		short + ".preview.test":               "PR_1 identity shop",
 		"half-over--api--shop.preview.test":   "half-over api shop", // the other half is routed
 		"replaced--api--shop.preview.test":    "replaced api shop",
+		"guest--api--shop.preview.test":       "guest api shop",
+		"guest--web--other.preview.test":      "guest web other",
+		"refused--api--shop.preview.test":     "invalid: namespace/team-b",
+		"guest--api--team-b.preview.test":     "unknown-host: no namespace team-b that takes part",
 		"over--api--shop.preview.test":        "preview-expired: deployment/over",
 		"broken--api--shop.preview.test":      "not-ready: ImagePullBackOff",
 		"typo--api--shop.preview.test":        "invalid: apii",

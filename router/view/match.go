@@ -133,6 +133,6 @@ func unknownConsent(service *corev1.Service) *api.Problem {
 	for i, word := range unknown {
 		unknown[i] = fmt.Sprintf("%.100q", word)
 	}
-	return problem("UnknownConsent", "Service %s: annotation %s has words that consent to nothing (%s): those that do are %s",
-		service.Name, api.AnnotationAllow, shortList(unknown), strings.Join(api.Consents, ", "))
+	return problem("UnknownConsent", "Service %s: annotation %s has words that consent to nothing (%s): those that do are %s and %s<name>",
+		service.Name, api.AnnotationAllow, shortList(unknown), strings.Join(api.Consents, ", "), api.AllowNamespace)
 }

@@ -20,19 +20,30 @@ import (
 type Objects struct {
 	Services       []corev1.Service
 	EndpointSlices []discoveryv1.EndpointSlice
-	Deployments    []appsv1.Deployment
-	StatefulSets   []appsv1.StatefulSet
-	ReplicaSets    []appsv1.ReplicaSet
-	Pods           []corev1.Pod
+	Workloads
+	// Guests are those of other namespaces that may have previews of the Services.
+	Guests []Workloads
+	// Members are the namespaces that take part.
+	Members map[string]bool
+}
+
+// Workloads are the objects of one namespace that previews and baselines are made of.
+type Workloads struct {
+	Deployments  []appsv1.Deployment
+	StatefulSets []appsv1.StatefulSet
+	ReplicaSets  []appsv1.ReplicaSet
+	Pods         []corev1.Pod
 }
 
 // world is one namespace's objects, indexed and in an order that is the same on every replica.
 type world struct {
 	namespace string
+	members   map[string]bool
 	now       time.Time
 	services  []*corev1.Service        // by name
 	pods      []*pod                   // those that have not ended, by name
-	nodes     []*node                  // the oldest first
+	guests    []*pod                   // the same of other namespaces
+	nodes     []*node                  // those of other namespaces too, the oldest first
 	byUID     map[types.UID]*node      // the same
 	reached   map[endpointKey][]uint16 // the port numbers that EndpointSlices name
 }
@@ -50,22 +61,36 @@ type pod struct {
 }
 
 func newWorld(namespace string, o Objects) *world {
-	w := &world{namespace: namespace, byUID: map[types.UID]*node{}, reached: map[endpointKey][]uint16{}}
+	w := &world{namespace: namespace, members: o.Members, byUID: map[types.UID]*node{}, reached: map[endpointKey][]uint16{}}
 	for i := range o.Services {
 		w.services = append(w.services, &o.Services[i])
-	}
-	for i := range o.Pods {
-		if p := &o.Pods[i]; !ended(p) {
-			w.pods = append(w.pods, &pod{Pod: p, taken: takenPorts(p)})
-		}
 	}
 	for i := range o.EndpointSlices {
 		w.addSlice(&o.EndpointSlices[i])
 	}
-	w.addNodes(o)
+	w.pods = livePods(o.Workloads)
+	w.addNodes(o.Workloads, false)
+	for _, guests := range o.Guests {
+		w.guests = append(w.guests, livePods(guests)...)
+		w.addNodes(guests, true)
+	}
 	slices.SortFunc(w.services, func(a, b *corev1.Service) int { return cmp.Compare(a.Name, b.Name) })
-	slices.SortFunc(w.pods, func(a, b *pod) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(w.nodes, func(a, b *node) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.UID, b.UID))
+	})
 	return w
+}
+
+// livePods are those that have not ended, by name.
+func livePods(o Workloads) []*pod {
+	var live []*pod
+	for i := range o.Pods {
+		if p := &o.Pods[i]; !ended(p) {
+			live = append(live, &pod{Pod: p, taken: takenPorts(p)})
+		}
+	}
+	slices.SortFunc(live, func(a, b *pod) int { return cmp.Compare(a.Name, b.Name) })
+	return live
 }
 
 func (w *world) addSlice(slice *discoveryv1.EndpointSlice) {
@@ -255,29 +280,27 @@ type node struct {
 	podLabels map[string]string // those that its Pods have or will have
 	idle      bool              // a ReplicaSet of the past: it has no Pods and is to have none
 	pod       *corev1.Pod       // when it is one
+	guest     bool              // it is of another namespace
 }
 
-func (w *world) addNodes(o Objects) {
+func (w *world) addNodes(o Workloads, guest bool) {
 	for i := range o.Deployments {
 		d := &o.Deployments[i]
-		w.addNode(&node{ObjectMeta: &d.ObjectMeta, kind: "Deployment", version: "apps/v1", podLabels: d.Spec.Template.Labels})
+		w.addNode(&node{ObjectMeta: &d.ObjectMeta, kind: "Deployment", version: "apps/v1", podLabels: d.Spec.Template.Labels, guest: guest})
 	}
 	for i := range o.StatefulSets {
 		s := &o.StatefulSets[i]
-		w.addNode(&node{ObjectMeta: &s.ObjectMeta, kind: "StatefulSet", version: "apps/v1", podLabels: s.Spec.Template.Labels})
+		w.addNode(&node{ObjectMeta: &s.ObjectMeta, kind: "StatefulSet", version: "apps/v1", podLabels: s.Spec.Template.Labels, guest: guest})
 	}
 	for i := range o.ReplicaSets {
 		r := &o.ReplicaSets[i]
 		idle := r.Spec.Replicas != nil && *r.Spec.Replicas == 0 && r.Status.Replicas == 0
-		w.addNode(&node{ObjectMeta: &r.ObjectMeta, kind: "ReplicaSet", version: "apps/v1", podLabels: r.Spec.Template.Labels, idle: idle})
+		w.addNode(&node{ObjectMeta: &r.ObjectMeta, kind: "ReplicaSet", version: "apps/v1", podLabels: r.Spec.Template.Labels, idle: idle, guest: guest})
 	}
 	for i := range o.Pods {
 		p := &o.Pods[i]
-		w.addNode(&node{ObjectMeta: &p.ObjectMeta, kind: "Pod", version: "v1", podLabels: p.Labels, pod: p})
+		w.addNode(&node{ObjectMeta: &p.ObjectMeta, kind: "Pod", version: "v1", podLabels: p.Labels, pod: p, guest: guest})
 	}
-	slices.SortFunc(w.nodes, func(a, b *node) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.UID, b.UID))
-	})
 }
 
 func (w *world) addNode(n *node) {
@@ -301,15 +324,17 @@ func (w *world) lineage(n *node) lineage {
 	for len(l.nodes) < maxDepth {
 		l.nodes = append(l.nodes, n)
 		l.live = l.live && n.DeletionTimestamp == nil
-		l.top = corev1.ObjectReference{APIVersion: n.version, Kind: n.kind, Namespace: w.namespace, Name: n.Name, UID: n.UID}
+		l.top = corev1.ObjectReference{APIVersion: n.version, Kind: n.kind, Namespace: n.Namespace, Name: n.Name, UID: n.UID}
 		owner := metav1.GetControllerOfNoCopy(n)
 		if owner == nil {
 			return l
 		}
 		above := w.byUID[owner.UID]
-		if above == nil {
+		// Whoever makes an object may write any owner into it: one of another namespace must not make a Pod an endpoint of
+		// that owner's preview.
+		if above == nil || above.Namespace != n.Namespace {
 			l.live = l.live && !isTracked(owner)
-			l.top = corev1.ObjectReference{APIVersion: owner.APIVersion, Kind: owner.Kind, Namespace: w.namespace, Name: owner.Name, UID: owner.UID}
+			l.top = corev1.ObjectReference{APIVersion: owner.APIVersion, Kind: owner.Kind, Namespace: n.Namespace, Name: owner.Name, UID: owner.UID}
 			return l
 		}
 		n = above

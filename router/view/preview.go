@@ -19,7 +19,8 @@ import (
 // Labels of a Pod template reach ReplicaSets and Pods too, so several labelled objects below one controller with the
 // same target and key are one preview, named after the topmost.
 type preview struct {
-	name     string // "deployment/api-pr-42"
+	name     string // as [api.PreviewStatus] has it
+	guest    bool   // it is of another namespace than the target
 	target   string
 	key      string
 	object   corev1.ObjectReference // the topmost; Events go there
@@ -28,6 +29,7 @@ type preview struct {
 	pods     []*pod  // those that have not ended, by name
 
 	service    *corev1.Service // the target, once it is found
+	invited    bool            // a guest that the target has consented to
 	fallback   bool
 	ports      map[int32]api.PortRef // where they differ from the target's, by the Service's port
 	conditions []api.Condition       // of requests without the key
@@ -44,7 +46,7 @@ type previewID struct {
 	target, key string
 }
 
-// findPreviews lists the namespace's previews, the oldest first, each with its problem if it has one.
+// findPreviews lists the previews that are the namespace's to tell of, the oldest first.
 func (w *world) findPreviews() []*preview {
 	found := map[previewID]*preview{}
 	member := map[types.UID]*preview{}
@@ -66,8 +68,7 @@ func (w *world) findPreviews() []*preview {
 	}
 	w.assignPods(member)
 	slices.SortFunc(previews, byAge)
-	w.checkAll(previews)
-	return previews
+	return slices.DeleteFunc(previews, w.isElsewhere)
 }
 
 // isLabelled reports whether n says that there is a preview. Objects that only trail behind do not: those of a
@@ -93,7 +94,7 @@ const revision = "deployment.kubernetes.io/revision"
 
 func (w *world) isCurrent(replicaSet *node) bool {
 	for _, owner := range replicaSet.OwnerReferences {
-		if above := w.byUID[owner.UID]; above != nil {
+		if above := w.byUID[owner.UID]; above != nil && above.Namespace == replicaSet.Namespace {
 			return above.Annotations[revision] == replicaSet.Annotations[revision]
 		}
 	}
@@ -104,8 +105,13 @@ func newPreview(id previewID, l lineage) *preview {
 	// A workload that is itself unlabelled is as old as it is, not as its newest ReplicaSet; one of a kind that is
 	// not tracked is as old as what it owns.
 	oldest := l.nodes[len(l.nodes)-1]
+	name := strings.ToLower(l.top.Kind) + "/" + l.top.Name
+	if oldest.guest {
+		name = l.top.Namespace + "/" + name
+	}
 	return &preview{
-		name:    strings.ToLower(l.top.Kind) + "/" + l.top.Name,
+		name:    name,
+		guest:   oldest.guest,
 		target:  id.target,
 		key:     id.key,
 		object:  l.top,
@@ -121,7 +127,7 @@ func byAge(a, b *preview) int {
 
 // assignPods gives each Pod to the previews of the labelled objects above it.
 func (w *world) assignPods(member map[types.UID]*preview) {
-	for _, pod := range w.pods {
+	for _, pod := range slices.Concat(w.pods, w.guests) {
 		for _, n := range w.lineage(w.byUID[pod.UID]).nodes {
 			p := member[n.UID]
 			if p != nil && !slices.Contains(p.pods, pod) {
@@ -160,7 +166,8 @@ func (w *world) checkAll(previews []*preview) {
 
 func (w *world) check(p *preview) *api.Problem {
 	for _, check := range []func(*preview) *api.Problem{
-		w.checkKey, w.checkTarget, w.checkFallback, w.checkTTL, w.checkSelector, w.checkPairs, w.checkPorts, w.checkMode, w.checkConditions, w.checkConsent,
+		w.checkTargetNamespace, w.checkKey, w.checkTarget, w.checkInvited, w.checkSupported, w.checkFallback, w.checkTTL,
+		w.checkSelector, w.checkPairs, w.checkPorts, w.checkMode, w.checkConditions, w.checkConsent,
 	} {
 		if found := check(p); found != nil {
 			return found
@@ -183,15 +190,19 @@ func (w *world) checkTarget(p *preview) *api.Problem {
 		return problem("UnknownTarget", "%s: label %s=%q names no Service of namespace %s: use the name of the Service that it is a preview of",
 			p.name, api.LabelTarget, p.target, w.namespace)
 	}
-	if why := unsupported(service); why != nil {
+	p.service = service
+	return nil
+}
+
+func (w *world) checkSupported(p *preview) *api.Problem {
+	if why := unsupported(p.service); why != nil {
 		return problem("UnsupportedTarget", "%s: label %s=%q: %s: use the name of a Service with a cluster IP, a selector and a TCP port",
 			p.name, api.LabelTarget, p.target, why.Message)
 	}
-	if !slices.ContainsFunc(tcpPorts(service), func(port corev1.ServicePort) bool { return protocolOf(port) != api.ProtocolTCP }) {
+	if !slices.ContainsFunc(tcpPorts(p.service), func(port corev1.ServicePort) bool { return protocolOf(port) != api.ProtocolTCP }) {
 		return problem("NotHTTP", "%s: label %s=%q: every port of Service %s has an appProtocol that is passed through without looking for keys: correct the appProtocol if the port speaks HTTP",
 			p.name, api.LabelTarget, p.target, p.target)
 	}
-	p.service = service
 	return nil
 }
 
@@ -208,7 +219,7 @@ func (w *world) checkFallback(p *preview) *api.Problem {
 // annotation is what a preview says under a name. Where several of its objects do, because its Pod template has the
 // labels, the topmost counts, and then the newest: during a rollout that is the one that will stay.
 func (w *world) annotation(p *preview, name string) (value string, set bool) {
-	if top := w.byUID[p.object.UID]; top != nil {
+	if top := w.byUID[p.object.UID]; top != nil && top.Namespace == p.object.Namespace {
 		value, set = top.Annotations[name]
 	}
 	for i := len(p.labelled) - 1; i >= 0 && !set; i-- {
@@ -219,7 +230,7 @@ func (w *world) annotation(p *preview, name string) (value string, set bool) {
 
 // commit is looked for as annotations are.
 func (w *world) commit(p *preview) (commit string) {
-	if top := w.byUID[p.object.UID]; top != nil {
+	if top := w.byUID[p.object.UID]; top != nil && top.Namespace == p.object.Namespace {
 		commit = top.Labels[api.LabelCommit]
 	}
 	for i := len(p.labelled) - 1; i >= 0 && commit == ""; i-- {
@@ -228,8 +239,12 @@ func (w *world) commit(p *preview) (commit string) {
 	return commit
 }
 
-// checkSelector refuses a preview that receives ordinary traffic because its target selects it.
+// checkSelector refuses a preview that receives ordinary traffic because its target selects it. No Service selects Pods of
+// another namespace.
 func (w *world) checkSelector(p *preview) *api.Problem {
+	if p.guest {
+		return nil
+	}
 	for _, n := range p.labelled {
 		if selects(p.service, n.podLabels) {
 			return w.pollutes(p)

@@ -9,14 +9,16 @@ import (
 	"github.com/detour-dev/detour/api"
 )
 
-// Strip keeps of an object what [New] reads, and of a Namespace what identifies it. It is made to be the transform of
-// the caches that hold [Objects], so that a replica's memory does not grow with what people keep in their Pods, and no
-// secret in an environment variable stays in it. What it returns shares memory with the object, which it does not
-// change. Anything else, such as a cache's tombstone, is returned as it is; the error is always nil.
+// Strip keeps of an object what [New] reads, of a Namespace what identifies it, and of mere metadata what [Homes] reads. It
+// is made to be the transform of the caches that hold [Objects], so that a replica's memory does not grow with what people
+// keep in their Pods, and no secret in an environment variable stays in it. What it returns shares memory with the object,
+// which it does not change. Anything else, such as a cache's tombstone, is returned as it is; the error is always nil.
 func Strip(object any) (any, error) {
 	switch o := object.(type) {
 	case *corev1.Namespace:
 		return &corev1.Namespace{TypeMeta: o.TypeMeta, ObjectMeta: stripMeta(o.ObjectMeta)}, nil
+	case *metav1.PartialObjectMetadata:
+		return stripPartial(o), nil
 	case *corev1.Service:
 		return stripService(o), nil
 	case *discoveryv1.EndpointSlice:
@@ -42,8 +44,9 @@ func Strip(object any) (any, error) {
 
 // annotationsRead are those that New looks at, of whatever object.
 var annotationsRead = []string{
-	api.AnnotationFallback, api.AnnotationMode, api.AnnotationMatch, api.AnnotationPercent, api.AnnotationPorts,
-	api.AnnotationTTL, api.AnnotationUpdated, api.AnnotationAllow, api.AnnotationNotInjected, api.AnnotationPortsNotTaken, revision,
+	api.AnnotationTargetNamespace, api.AnnotationFallback, api.AnnotationMode, api.AnnotationMatch, api.AnnotationPercent,
+	api.AnnotationPorts, api.AnnotationTTL, api.AnnotationUpdated, api.AnnotationAllow, api.AnnotationNotInjected,
+	api.AnnotationPortsNotTaken, revision,
 }
 
 // stripMeta keeps what identifies an object, its labels, its controller, and the annotations that are read.
@@ -57,6 +60,16 @@ func stripMeta(m metav1.ObjectMeta) metav1.ObjectMeta {
 		if value, set := m.Annotations[name]; set {
 			metav1.SetMetaDataAnnotation(&kept, name, value)
 		}
+	}
+	return kept
+}
+
+func stripPartial(o *metav1.PartialObjectMetadata) *metav1.PartialObjectMetadata {
+	kept := &metav1.PartialObjectMetadata{TypeMeta: o.TypeMeta, ObjectMeta: metav1.ObjectMeta{
+		Namespace: o.Namespace, Name: o.Name, UID: o.UID, ResourceVersion: o.ResourceVersion,
+	}}
+	if named, set := o.Annotations[api.AnnotationTargetNamespace]; set {
+		metav1.SetMetaDataAnnotation(&kept.ObjectMeta, api.AnnotationTargetNamespace, named)
 	}
 	return kept
 }

@@ -11,6 +11,9 @@
 //
 // A cache that is to hold the objects needs no more of them than [Strip] keeps.
 //
+// A preview of a Service of another namespace ([api.AnnotationTargetNamespace]), a guest there, is in the view of that
+// namespace. [Strays] are in none.
+//
 // # What it does not do
 //
 // It reads no API server, holds no cache, starts no goroutine and knows no clock: which namespaces take part, what time it
@@ -46,6 +49,8 @@ func New(namespace string, o Objects, acks api.Acks, now time.Time) *View {
 	w := newWorld(namespace, o)
 	w.now = now
 	previews := w.findPreviews()
+	w.checkAll(previews)
+	previews = withoutCrowd(previews)
 	v := &View{
 		Tables: w.tables(previews), References: map[string]corev1.ObjectReference{}, Entries: w.entries(),
 		Next: nextExpiry(previews, now),

@@ -730,7 +730,7 @@ func TestUnknownConsent(t *testing.T) {
 	got := viewtest.Acknowledged(o).Status.Previews[0].Warnings
 	want := []api.Problem{{
 		Reason:  "UnknownConsent",
-		Message: `Service api: annotation detour.dev/allow has words that consent to nothing ("Match"; "*"; "all"; and 2 more): those that do are match, percent, mirror`,
+		Message: `Service api: annotation detour.dev/allow has words that consent to nothing ("Match"; "*"; "all"; and 2 more): those that do are match, percent, mirror and namespace/<name>`,
 	}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
@@ -910,6 +910,14 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	deployment(o, "twin").CreationTimestamp = deployment(o, "late").CreationTimestamp
 	o.AddService("again", map[string]string{"app": "api"}, viewtest.ServicePort("http", 81, intstr.FromString("http")))
 	o.AddPreview("third", "again", "pr-42")
+	for _, home := range []string{"team-b", "team-c"} {
+		guests := &viewtest.Namespace{}
+		guests.AddPreview("copy", "api", "pr-42")
+		guests.AddPreview("copy-2", "api", "pr-44")
+		o.Guests = append(o.Guests, viewtest.Guests(home, guests))
+	}
+	service(o, "api").Annotations = map[string]string{api.AnnotationAllow: "namespace/team-b,namespace/team-c"}
+	service(o, "again").Annotations = service(o, "api").Annotations
 	o.ResolveSlices()
 	want := view.New("shop", o.Objects, nil, viewtest.Now)
 	for range 50 {
@@ -917,6 +925,7 @@ func TestOrderDoesNotMatter(t *testing.T) {
 		shuffle(o.EndpointSlices)
 		shuffle(o.Deployments)
 		shuffle(o.ReplicaSets)
+		shuffle(o.Guests)
 		shuffle(o.Pods)
 		got := view.New("shop", o.Objects, nil, viewtest.Now)
 		if diff := cmp.Diff(want, got, cmp.Comparer(sameAddress)); diff != "" {

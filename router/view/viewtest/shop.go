@@ -24,8 +24,8 @@ import (
 	"github.com/detour-dev/detour/router/view"
 )
 
-// Namespace is the objects of the namespace "shop". An object has the UID "<kind>-<name>" and is a second younger than
-// the one that was added before it. What a method returns is the object itself, to be edited before the next is added.
+// Namespace is the objects of the namespace "shop", until [Guests] makes them another's. An object has the UID
+// "<kind>-<name>" and is a second younger than the one that was added before it. What a method returns is the object itself, to be edited before the next is added.
 type Namespace struct{ view.Objects }
 
 // Now is when views are made, an hour after the first object.
@@ -51,6 +51,31 @@ func Shop() *Namespace {
 func (o *Namespace) AddPreview(name, target, key string) {
 	o.AddDeployment(name, map[string]string{"app": name}, map[string]string{api.LabelTarget: target, api.LabelKey: key})
 	o.AddPod(name+"-x", name+"-1", ContainerPort("http", 8080))
+}
+
+// Guests are the objects of another namespace, in which each Deployment is a preview of a Service of the shop.
+func Guests(namespace string, o *Namespace) view.Workloads {
+	guests := o.Workloads
+	for i := range guests.Deployments {
+		d := &guests.Deployments[i]
+		move(&d.ObjectMeta, namespace)
+		d.Annotations[api.AnnotationTargetNamespace] = "shop"
+	}
+	for i := range guests.ReplicaSets {
+		move(&guests.ReplicaSets[i].ObjectMeta, namespace)
+	}
+	for i := range guests.Pods {
+		move(&guests.Pods[i].ObjectMeta, namespace)
+	}
+	return guests
+}
+
+// move keeps UIDs of different namespaces apart.
+func move(m *metav1.ObjectMeta, namespace string) {
+	m.Namespace, m.UID = namespace, types.UID(namespace+"-"+string(m.UID))
+	for i := range m.OwnerReferences {
+		m.OwnerReferences[i].UID = types.UID(namespace + "-" + string(m.OwnerReferences[i].UID))
+	}
 }
 
 // AddService adds a Service with a cluster IP.
