@@ -27,9 +27,12 @@ type workload struct {
 	} `json:"spec"`
 }
 
-// targets names the Services that a workload is labelled as a preview of. The labels of its Pod template count, because
-// its Pods inherit them and are then a preview too.
-func (w *workload) targets() []string {
+// targets names the Services of its own namespace that a workload is labelled as a preview of. The labels of its Pod template
+// count, because its Pods inherit them and are then a preview too.
+func (w *workload) targets(namespace string) []string {
+	if w.targetNamespace(namespace) != namespace {
+		return nil // no Service selects Pods of another namespace
+	}
 	var targets []string
 	for _, labels := range []map[string]string{w.Labels, w.Spec.Template.Labels} {
 		if target := labels[api.LabelTarget]; target != "" && labels[api.LabelKey] != "" {
@@ -39,10 +42,20 @@ func (w *workload) targets() []string {
 	return targets
 }
 
+// targetNamespace reads the annotation as the router does.
+func (w *workload) targetNamespace(own string) string {
+	for _, annotations := range []map[string]string{w.Annotations, w.Spec.Template.Annotations} {
+		if named, set := annotations[api.AnnotationTargetNamespace]; set {
+			return named
+		}
+	}
+	return own
+}
+
 // pollutes reports whether a workload is labelled as a preview of a Service that selects the workload's Pods: they
 // receive the requests of everyone.
 func (w *workload) pollutes(service *corev1.Service) bool {
-	return slices.Contains(w.targets(), service.Name) &&
+	return slices.Contains(w.targets(service.Namespace), service.Name) &&
 		service.Spec.Type != corev1.ServiceTypeExternalName && selects(service, w.Spec.Template.Labels)
 }
 

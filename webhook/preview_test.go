@@ -43,6 +43,11 @@ func TestRefusal(t *testing.T) {
 	delete(keyless.Labels, api.LabelKey)
 	nameless := testWorkload("api", "app=api")
 	nameless.Name, nameless.GenerateName = "", "api-"
+	elsewhere, inTemplateElsewhere, here := testWorkload("api", "app=api"), testWorkload("api", "app=api"), testWorkload("api", "app=api")
+	elsewhere.Annotations = map[string]string{api.AnnotationTargetNamespace: "other"}
+	inTemplateElsewhere.Spec.Template.Annotations = elsewhere.Annotations
+	here.Annotations = map[string]string{api.AnnotationTargetNamespace: "shop"}
+	here.Spec.Template.Annotations = elsewhere.Annotations
 	ofController := testWorkload("", "app=api"+inTemplate)
 	ofController.Kind = "ReplicaSet"
 	ofController.OwnerReferences = []metav1.OwnerReference{{Kind: "Deployment", Name: "api", Controller: ptr.To(true)}}
@@ -81,6 +86,11 @@ func TestRefusal(t *testing.T) {
 		{"it is so no longer", testWorkload("api", "app=api"), testWorkload("", "app=api"), ""},
 		{"it was so for another Service", testWorkload("api-canary", "app=api"), testWorkload("api", "app=api"), "Service api "},
 		{"a controller's, created", nil, ofController, ""},
+
+		{"of another namespace's Service", nil, elsewhere, ""},
+		{"the same, by its template", nil, inTemplateElsewhere, ""},
+		{"of its own namespace's, in so many words", nil, here, "Service api "},
+		{"of another namespace's before", elsewhere, testWorkload("api", "app=api"), "Service api "},
 	} {
 		got := refusal(c.before, c.after, services)
 		if (got == "") != (c.want == "") {
