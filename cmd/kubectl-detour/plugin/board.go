@@ -76,6 +76,12 @@ func (b *board) preview(name, key string) *api.PreviewStatus {
 	return &b.Previews[i]
 }
 
+// isGuest reports whether a preview of that name is of another namespace than its status.
+func isGuest(name string) bool {
+	home, _ := api.PreviewStatus{Preview: name}.Home()
+	return home != ""
+}
+
 // previews are those with a key.
 func (b *board) previews(key string) []api.PreviewStatus {
 	if b == nil {

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -333,11 +334,15 @@ func (f *facts) unrouted(preview *api.PreviewStatus) finding {
 	if preview.Problem != nil {
 		about.Reason = preview.Problem.Reason
 	}
+	home, object := preview.Home()
 	switch preview.State {
 	case api.StateExpired:
 		about.Severity, about.Remedy = warning, f.command("%[1]s gc -n %[2]s")
+		if home != "" {
+			about.Remedy = fmt.Sprintf("kubectl delete %s -n %s", object, home)
+		}
 	case api.StateConflict:
-		about.Remedy = fmt.Sprintf("kubectl label %s -n %s --overwrite %s=ANOTHER-KEY", preview.Preview, f.namespace, api.LabelKey)
+		about.Remedy = fmt.Sprintf("kubectl label %s -n %s --overwrite %s=ANOTHER-KEY", object, cmp.Or(home, f.namespace), api.LabelKey)
 	case api.StatePending:
 		about.Severity, about.Message = warning, pendingText(preview)
 		about.Remedy = f.command("%[1]s status %[3]s -n %[2]s", preview.Key)

@@ -239,7 +239,14 @@ func podCases() map[string]diagnosisCase {
 }
 
 func previewCasesOfDoctor() map[string]diagnosisCase {
-	const object = "deployment/api-pr-42"
+	const object, guest = "deployment/api-pr-42", "team-b/deployment/api-pr-7"
+	invited := func(state api.State, reason string) func(*facts) {
+		return func(f *facts) {
+			f.board.Previews = append(f.board.Previews, api.PreviewStatus{
+				Preview: guest, Target: "api", Key: "pr-7", State: state, Problem: &api.Problem{Reason: reason, Message: "the router's words"},
+			})
+		}
+	}
 	in := func(state api.State, reason string, more func(*facts)) func(*facts) {
 		return func(f *facts) {
 			f.board.Previews[0].State, f.board.Previews[0].Problem = state, &api.Problem{Reason: reason, Message: "the router's words"}
@@ -258,6 +265,13 @@ func previewCasesOfDoctor() map[string]diagnosisCase {
 		"a bad annotation": {in(api.StateInvalid, "InvalidTTL", nil), severe, object, "InvalidTTL", "the router's words", "kubectl edit deployment api-pr-42 -n shop"},
 		"expired":          {in(api.StateExpired, "Expired", nil), warning, object, "Expired", "the router's words", "kubectl detour gc -n shop"},
 		"in conflict":      {in(api.StateConflict, "Conflict", nil), severe, object, "Conflict", "the router's words", "kubectl label deployment/api-pr-42 -n shop --overwrite detour.dev/key=ANOTHER-KEY"},
+		"a bad annotation in another namespace": {invited(api.StateInvalid, "InvalidTTL"), severe, guest, "InvalidTTL", "the router's words",
+			"kubectl edit deployment api-pr-7 -n team-b"},
+		"expired in another namespace": {invited(api.StateExpired, "Expired"), warning, guest, "Expired", "the router's words",
+			"kubectl delete deployment/api-pr-7 -n team-b"},
+		"in conflict in another namespace": {invited(api.StateConflict, "Conflict"), severe, guest, "Conflict", "the router's words",
+			"kubectl label deployment/api-pr-7 -n team-b --overwrite detour.dev/key=ANOTHER-KEY"},
+		"not ready in another namespace": {invited(api.StateNotReady, "NotReady"), severe, guest, "NotReady", "the router's words", ""},
 		"not ready": {in(api.StateNotReady, "NotReady", func(f *facts) {
 			f.board.Previews[0].Endpoints = nil
 			f.pods[1].Status = corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}}}}}

@@ -192,7 +192,8 @@ func (f *facts) concerning(p patient, found []finding) []finding {
 	}
 	concerned := f.concerned(p)
 	return slices.DeleteFunc(found, func(about finding) bool {
-		kind, _, _ := strings.Cut(about.Object, "/")
+		_, object := api.PreviewStatus{Preview: about.Object}.Home()
+		kind, _, _ := strings.Cut(object, "/")
 		if about.Namespace != f.namespace || !slices.Contains([]string{"service", "pod", "deployment", "statefulset", "replicaset"}, kind) {
 			return false
 		}

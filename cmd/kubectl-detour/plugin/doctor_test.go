@@ -16,11 +16,15 @@ func TestConcerning(t *testing.T) {
 	f := healthy(t)
 	f.board.Previews[0].Problem, f.board.Previews[0].State = &api.Problem{Message: "m"}, api.StateInvalid
 	f.board.Services = append(f.board.Services, api.ServiceStatus{Name: "web", Problem: &api.Problem{Reason: "NoBaseline"}})
+	f.board.Previews = append(f.board.Previews, api.PreviewStatus{
+		Preview: "team-b/deployment/copy", Target: "api", Key: "pr-7", State: api.StateInvalid, Problem: &api.Problem{Message: "m"},
+	})
 	f.router = nil
 	for p, want := range map[patient]string{
-		{patientNamespace, "shop"}: "deployment/detour-router deployment/api-pr-42 service/web",
+		{patientNamespace, "shop"}: "deployment/detour-router deployment/api-pr-42 team-b/deployment/copy service/web",
 		{patientKey, "pr-42"}:      "deployment/detour-router deployment/api-pr-42",
-		{patientService, "api"}:    "deployment/detour-router deployment/api-pr-42",
+		{patientKey, "pr-7"}:       "deployment/detour-router team-b/deployment/copy",
+		{patientService, "api"}:    "deployment/detour-router deployment/api-pr-42 team-b/deployment/copy",
 		{patientService, "web"}:    "deployment/detour-router service/web",
 		{patientKey, "pr-43"}:      "deployment/detour-router",
 	} {

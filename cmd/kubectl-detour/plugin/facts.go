@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -259,6 +260,9 @@ func (f *facts) previews() []api.PreviewStatus {
 
 // podsOf are the Pods of a preview, as far as they can be told.
 func (f *facts) podsOf(preview *api.PreviewStatus) []*corev1.Pod {
+	if isGuest(preview.Preview) {
+		return nil
+	}
 	w := f.workload(preview.Preview)
 	var all []*corev1.Pod
 	for i := range f.pods {
@@ -316,9 +320,10 @@ func (f *facts) command(format string, args ...any) string {
 
 // editing is the command that opens an object.
 func (f *facts) editing(object string) string {
+	home, object := api.PreviewStatus{Preview: object}.Home()
 	kind, name, _ := strings.Cut(object, "/")
 	if kind == "namespace" {
 		return "kubectl edit namespace " + name
 	}
-	return fmt.Sprintf("kubectl edit %s %s -n %s", kind, name, f.namespace)
+	return fmt.Sprintf("kubectl edit %s %s -n %s", kind, name, cmp.Or(home, f.namespace))
 }

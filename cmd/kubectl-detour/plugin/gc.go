@@ -106,6 +106,10 @@ func (c *collection) find(ctx context.Context, s *session, b *board) ([]labelled
 		if preview.State != api.StateExpired || time.Since(preview.Expires) < c.olderThan {
 			continue
 		}
+		if home, object := preview.Home(); home != "" {
+			s.note("%s stays: it is a preview of namespace %s's from another; kubectl delete %s -n %s deletes it", preview.Preview, s.namespace, object, home)
+			continue
+		}
 		object, err := s.labelledNamed(ctx, preview)
 		switch {
 		case err != nil:

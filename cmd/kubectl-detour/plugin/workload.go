@@ -121,9 +121,12 @@ func decodeWorkload(object *unstructured.Unstructured) (*workload, error) {
 	return w, nil
 }
 
-// workloadNamed is the one that the status calls "deployment/api-pr-42"; nil if it is gone, or of a kind that does not roll
-// out.
+// workloadNamed is the one that the status calls "deployment/api-pr-42"; nil if it is gone, of a kind that does not roll
+// out, or of another namespace, where the user may have no rights.
 func (s *session) workloadNamed(ctx context.Context, name string) (*workload, error) {
+	if isGuest(name) {
+		return nil, nil
+	}
 	kind, object, _ := strings.Cut(name, "/")
 	switch kind {
 	case "deployment":
