@@ -62,6 +62,7 @@ func (p *publisher) run(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		snapshot, changed := p.latest.get()
+		p.forgetAllBut(snapshot)
 		if p.isDue(snapshot) {
 			p.publishAll(ctx)
 		}
@@ -73,6 +74,11 @@ func (p *publisher) run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// forgetAllBut lets a namespace that comes back, to an empty ConfigMap, have its status at once.
+func (p *publisher) forgetAllBut(s snapshot) {
+	maps.DeleteFunc(p.published, func(namespace string, _ published) bool { return s[namespace] == nil })
 }
 
 func (p *publisher) isDue(s snapshot) bool {
@@ -100,7 +106,6 @@ func (p *publisher) publishAll(ctx context.Context) {
 		return
 	}
 	snapshot, _ := p.latest.get()
-	maps.DeleteFunc(p.published, func(namespace string, _ published) bool { return snapshot[namespace] == nil })
 	for _, namespace := range slices.Sorted(maps.Keys(snapshot)) {
 		if v := snapshot[namespace]; v != nil && p.isNamespaceDue(namespace, v) {
 			p.attempt(ctx, namespace, v)

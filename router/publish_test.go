@@ -224,6 +224,33 @@ func TestYoungReplicaTakesNothingBack(t *testing.T) {
 	})
 }
 
+// TestPublishToOneThatIsBack takes a namespace out and in again, with the ConfigMap made anew and nothing else changed.
+func TestPublishToOneThatIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := fake.NewClientBuilder().WithObjects(emptyStatus()).Build()
+		latest := newLatest[snapshot]()
+		replica(t, c, &eventList{}, latest)
+		member := snapshot{"shop": viewtest.Acknowledged(viewtest.Shop())}
+		settle := func(s snapshot) {
+			latest.set(s)
+			time.Sleep(3 * time.Second)
+			synctest.Wait()
+		}
+		settle(member)
+		settle(snapshot{})
+		if err := c.Delete(t.Context(), emptyStatus()); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Create(t.Context(), emptyStatus()); err != nil {
+			t.Fatal(err)
+		}
+		settle(member)
+		if diff := cmp.Diff([]string{"deployment/api-pr-42 pr-42 routed 2/2"}, publishedStates(t, c)); diff != "" {
+			t.Errorf("-want +got\n%s", diff)
+		}
+	})
+}
+
 // TestPublishRepairs mends what someone has written into the ConfigMap.
 func TestPublishRepairs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
