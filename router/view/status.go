@@ -76,7 +76,7 @@ func (w *world) whyMissing(p *preview, pod *pod, table *api.Table, acked api.Ack
 	}
 	ways := waysOf(p.service, pod)
 	if len(ways) == 0 {
-		return "its proxy serves no port of Service " + p.target + because(pod)
+		return whyUnserved(p.service, pod)
 	}
 	for _, way := range ways {
 		if holder := routeHolder(table, way.app, p.key); holder != p.name {
@@ -95,6 +95,19 @@ func (w *world) whyMissing(p *preview, pod *pod, table *api.Table, acked api.Ack
 		}
 	}
 	return ""
+}
+
+// whyUnserved says why a Service does not lead to a port that the Pod's proxy serves.
+func whyUnserved(service *corev1.Service, pod *pod) string {
+	var names []string
+	for _, port := range tcpPorts(service) {
+		if _, has := appPort(pod, port); has {
+			return "its proxy serves no port of Service " + service.Name + because(pod)
+		}
+		names = append(names, originalTarget(port).String())
+	}
+	return fmt.Sprintf("it has no port named %s, where Service %s leads: name its port so, or correct the Service's targetPort",
+		strings.Join(names, " or "), service.Name)
 }
 
 // beyond names what a preview asks for that a proxy which knows so much does not do; "" if there is nothing.

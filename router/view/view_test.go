@@ -843,6 +843,13 @@ func TestMissing(t *testing.T) {
 			},
 			want: "its proxy serves no port of Service api: 8080/TCP:host-port",
 		},
+		"no such port any more": {
+			edit: func(o *viewtest.Namespace) {
+				o.Pod("api-b").Spec.Containers[0].Ports = nil
+				viewtest.Injected("web:15401:8080")(o.Pod("api-b"))
+			},
+			want: "it has no port named http, where Service api leads: name its port so, or correct the Service's targetPort",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := viewtest.Shop()
