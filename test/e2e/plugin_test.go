@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +33,7 @@ func TestPlugin(t *testing.T) {
 	t.Run("list", func(t *testing.T) { testList(t, developer) })
 	t.Run("doctor", func(t *testing.T) { testDoctor(t, admin, developer) })
 	t.Run("forward", func(t *testing.T) { testPluginForward(t, developer) })
+	t.Run("url", func(t *testing.T) { testURL(t, developer) })
 	t.Run("fails", func(t *testing.T) { testFailures(t, developer) })
 	t.Run("no rights", func(t *testing.T) { testNoRights(t, plugin{kubeconfig: newUser(t, "nobody", "")}) })
 	t.Run("delete", func(t *testing.T) { testDelete(t, developer) })
@@ -195,6 +198,25 @@ func testPluginForward(t *testing.T, developer plugin) {
 	cancel()
 	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 0 {
 		t.Errorf("interrupted, it ends with %v", err)
+	}
+}
+
+// testURL follows links as someone does who was sent them.
+func testURL(t *testing.T, developer plugin) {
+	openGateway(t)
+	mends := "kubectl create serviceaccount detour-links -n shop"
+	developer.mustFail(t, 1, []string{mends}, "url", key, "--service", "frontend")
+	kubectl(t, strings.Fields(mends)[1:]...)
+	kubectl(t, "create", "rolebinding", "detour-links", "-n", "shop", "--clusterrole=detour-links", "--serviceaccount=shop:detour-links")
+	link := strings.TrimSpace(developer.must(t, "url", key, "--service", "frontend", "--share", "1m").out)
+	resp, body := fetch(t, &http.Client{Transport: local}, link, nil)
+	var r reply
+	if err := json.Unmarshal([]byte(body), &r); err != nil || r.check("frontend", "http1", key) != nil {
+		t.Errorf("%s, %s (%v)", resp.Status, body, err)
+	}
+	page := strings.TrimSpace(developer.must(t, "url", "--dashboard").out)
+	if resp, body := fetch(t, &http.Client{Transport: local}, page, nil); resp.StatusCode != http.StatusOK || !strings.Contains(body, key) {
+		t.Errorf("the namespace's page: %s, %s", resp.Status, body)
 	}
 }
 

@@ -108,6 +108,9 @@ func (r report) text() string {
 	for _, image := range r.Images {
 		line("image", "%s", image)
 	}
+	if r.Commit != "" {
+		line("commit", "%s", r.Commit)
+	}
 	if r.URL != "" {
 		line("url", "%s", r.URL)
 	}

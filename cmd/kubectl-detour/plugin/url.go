@@ -133,11 +133,12 @@ func (v *visit) request(ctx context.Context, s *session, b *board) (api.LinkRequ
 	if v.dashboard {
 		return request, api.GatewayURL(b.Gateway) + api.PathNamespaces + s.namespace, nil
 	}
-	if len(b.previews(v.key)) == 0 {
+	key := b.keyOf(v.key)
+	if len(b.previews(key)) == 0 {
 		return request, "", s.noPreview(v.key)
 	}
 	if v.service == "" {
-		only, err := s.onlyTarget(b, v.key)
+		only, err := s.onlyTarget(b, key)
 		if err != nil {
 			return request, "", err
 		}
@@ -167,6 +168,19 @@ func (v *visit) signed(ctx context.Context, s *session, gateway string, request 
 		return api.Link{}, fmt.Errorf("the gateway gives a link to %.200q, and was asked for one to %s", link.URL, plain)
 	}
 	return link, nil
+}
+
+// keyOf is a key, or that of the preview whose commit is given in its place.
+func (b *board) keyOf(key string) string {
+	if len(b.previews(key)) > 0 {
+		return key
+	}
+	for _, preview := range b.Previews {
+		if preview.Runs(key) {
+			return preview.Key
+		}
+	}
+	return key
 }
 
 // urlOf is where a browser meets a preview; "" where previews have no URLs, and for one that gets no requests.

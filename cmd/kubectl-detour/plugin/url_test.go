@@ -47,6 +47,7 @@ func newTown(t *testing.T) *town {
 			preview("api", "pr-42", api.StateRouted), preview("api", "pr-43", api.StateRouted), preview("web", "pr-43", api.StateExpired),
 		},
 	}
+	town.status.Previews[0].Commit = "3f2c1ab0c9"
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/v1/namespaces/shop/configmaps/detour-status", func(w http.ResponseWriter, _ *http.Request) {
 		content, _ := json.Marshal(town.status)
@@ -141,6 +142,8 @@ func TestURL(t *testing.T) {
 		"the only target": {args: "pr-42", out: "http://pr-42--api--shop.HOST/?detour-signature=1.x\n", asked: api.LinkRequest{Key: "pr-42", Service: "api", Namespace: "shop"}},
 		"another Service": {args: "pr-42 --service web --share 2h", out: "http://pr-42--web--shop.HOST/?detour-signature=1.x\n", asked: api.LinkRequest{Key: "pr-42", Service: "web", Namespace: "shop", Seconds: 7200}},
 		"several targets": {args: "pr-43", code: exitUsage, errOut: "choose the one to enter with --service api or --service web"},
+		"a commit":        {args: "3f2c1ab", out: "http://3f2c1ab--api--shop.HOST/?", asked: api.LinkRequest{Key: "3f2c1ab", Service: "api", Namespace: "shop"}},
+		"no commit":       {args: "3f2c1a", code: 3, errOut: `no preview in namespace shop has the key "3f2c1a"`},
 		"one of several":  {args: "pr-43 --service web", out: "http://pr-43--web--shop.HOST/?", asked: api.LinkRequest{Key: "pr-43", Service: "web", Namespace: "shop"}},
 		"no preview":      {args: "pr-44 --service web", code: exitNotFound, errOut: `no preview in namespace shop has the key "pr-44"`},
 		"no Service":      {args: "pr-42 --service wen", code: exitNotFound, errOut: `no Service "wen": it has api, web`},
