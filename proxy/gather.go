@@ -119,13 +119,9 @@ func (p *pair) dropAllGathered() {
 	}
 }
 
-// request is what a preview is sent.
+// request is what a preview is sent of HTTP/1.
 func (g *gathered) request() (*http.Request, error) {
-	read := g.http1Request
-	if g.fields != nil {
-		read = g.http2Request
-	}
-	req, err := read()
+	req, err := g.http1Request()
 	if err != nil {
 		return nil, err
 	}
@@ -163,40 +159,6 @@ func (g *gathered) http1Request() (*http.Request, error) {
 	}
 	setBody(req, body)
 	req.URL, err = targetOf(read.RequestURI)
-	return req, err
-}
-
-func (g *gathered) http2Request() (*http.Request, error) {
-	req := &http.Request{Header: http.Header{}, ContentLength: -1}
-	var target string
-	for _, f := range g.fields {
-		switch f.name {
-		case ":method":
-			req.Method = f.value
-		case ":path":
-			target = f.value
-		case ":authority":
-			req.Host = f.value
-		case "content-length":
-			req.ContentLength = int64(len(g.body))
-		default:
-			if f.name[0] != ':' {
-				req.Header.Add(f.name, f.value)
-			}
-		}
-	}
-	if req.Host == "" {
-		req.Host = req.Header.Get("Host")
-	}
-	for _, f := range g.trailers {
-		if req.Trailer == nil {
-			req.Trailer = http.Header{}
-		}
-		req.Trailer.Add(f.name, f.value)
-	}
-	setBody(req, g.body)
-	var err error
-	req.URL, err = targetOf(target)
 	return req, err
 }
 

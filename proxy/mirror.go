@@ -14,7 +14,7 @@ import (
 )
 
 // mirror sends previews copies of requests that went to the app. The loops only gather what passes them anyhow (gather.go)
-// and hand it over when a request is complete; what follows is done by a few goroutines with an ordinary HTTP client, so
+// and hand it over when a request is complete; what follows is done by a few goroutines with clients of their own, so
 // that nothing that a preview does or fails to do reaches the request itself. Where that is too much for them, or for the
 // memory that there is, copies are dropped, and counted by their reason.
 type mirror struct {
@@ -25,14 +25,15 @@ type mirror struct {
 	queue  chan *gathered
 	held   atomic.Int64 // bytes of copies, from their first to when they are answered or dropped
 
-	http1, http2 *http.Transport
+	dial  dialFunc
+	http1 *http.Transport
 }
 
 const (
 	// maxMirrors bounds what copies hold at a time, in bytes.
 	maxMirrors = 8 << 20
-	// maxMirrored bounds the body of one.
-	maxMirrored = 64 << 10
+	// maxMirrored bounds the body of one, in bytes. As much can be sent of a new HTTP/2 stream without being asked.
+	maxMirrored = h2DefaultWindow
 	// mirrorQueue is how many may wait to be sent, and mirrorSenders how many are sent at a time.
 	mirrorQueue   = 512
 	mirrorSenders = 32
@@ -62,28 +63,19 @@ func newMirror(cfg Config, m *meters) *mirror {
 		meters: m,
 		wanted: make(chan struct{}),
 		queue:  make(chan *gathered, mirrorQueue),
-		http1:  mirrorTransport(dial, (*http.Protocols).SetHTTP1),
-		http2:  mirrorTransport(dial, (*http.Protocols).SetUnencryptedHTTP2),
+		dial:   dial,
+		http1: &http.Transport{
+			DialContext:            dial,
+			DisableCompression:     true,
+			MaxIdleConnsPerHost:    mirrorSenders,
+			IdleConnTimeout:        mirrorIdle,
+			MaxResponseHeaderBytes: maxHead,
+		},
 	}
 }
 
 // dialFunc is that of [http.Transport].
 type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
-
-func mirrorTransport(dial dialFunc, speaks func(*http.Protocols, bool)) *http.Transport {
-	t := &http.Transport{
-		DialContext:            dial,
-		Protocols:              new(http.Protocols),
-		DisableCompression:     true,
-		MaxIdleConnsPerHost:    mirrorSenders,
-		IdleConnTimeout:        mirrorIdle,
-		MaxResponseHeaderBytes: maxHead,
-		// A node that is gone answers nothing, and one connection is for all requests: it is asked whether it is still there.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: mirrorTime, PingTimeout: dialTimeout},
-	}
-	speaks(t.Protocols, true)
-	return t
-}
 
 // introduced begins each connection as those to an app begin that wants the PROXY protocol. It is shared by the requests of
 // many clients, so all that can be told is our own address.
@@ -118,7 +110,6 @@ func (m *mirror) run(ctx context.Context) {
 	}
 	sending.Wait()
 	m.http1.CloseIdleConnections()
-	m.http2.CloseIdleConnections()
 }
 
 func (m *mirror) sendAll(ctx context.Context) {
@@ -149,15 +140,14 @@ func (m *mirror) send(ctx context.Context, g *gathered) {
 func (m *mirror) exchange(ctx context.Context, g *gathered) error {
 	ctx, cancel := context.WithTimeout(ctx, mirrorTime)
 	defer cancel()
+	if g.fields != nil {
+		return m.exchangeHTTP2(ctx, g)
+	}
 	req, err := g.request()
 	if err != nil {
 		return err
 	}
-	transport := m.http1
-	if g.fields != nil {
-		transport = m.http2
-	}
-	resp, err := transport.RoundTrip(req.WithContext(ctx))
+	resp, err := m.http1.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		return err
 	}
