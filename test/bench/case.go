@@ -27,8 +27,26 @@ const (
 	throughput = "MiB/s"
 )
 
+// sinceCases compare with another binary.
+func (b *bench) sinceCases() []benchCase {
+	const http, h2c, tcp = api.ProtocolSniff, api.ProtocolH2C, api.ProtocolTCP
+	return []benchCase{
+		b.since(setting{protocol: http}, http1Load{conns: 32, request: get()}, goal{name: "HTTP/1.1 small GET, 32 connections", unit: perRequest}),
+		b.since(setting{protocol: http}, http1Load{conns: 256, request: get()}, goal{name: "HTTP/1.1 small GET, 256 connections", unit: perRequest}),
+		b.since(setting{protocol: http, bulk: true}, bulkLoad{conns: 8}, goal{name: "HTTP/1.1 1 MiB down", unit: perMiB}),
+		b.since(setting{protocol: http, bulk: true}, bulkLoad{conns: 8, up: true}, goal{name: "HTTP/1.1 1 MiB up", unit: perMiB}),
+		b.since(setting{protocol: h2c}, h2Load{8, 16, b.dir}, goal{name: "h2c gRPC, 8 connections x 16 streams", unit: perRequest}),
+		b.since(setting{protocol: h2c}, h2Load{32, 1, b.dir}, goal{name: "h2c gRPC, 32 connections x 1 stream", unit: perRequest}),
+		b.since(setting{protocol: tcp, bulk: true}, bulkLoad{conns: 8}, goal{name: "TCP copy down", unit: perMiB}),
+		b.since(setting{protocol: tcp, bulk: true}, bulkLoad{conns: 8, up: true}, goal{name: "TCP copy up", unit: perMiB}),
+	}
+}
+
 // cases are all there are, in the order of the table.
 func (b *bench) cases() []benchCase {
+	if b.options.before != "" {
+		return b.sinceCases()
+	}
 	const http, h2c, tcp = api.ProtocolSniff, api.ProtocolH2C, api.ProtocolTCP
 	none := math.NaN()
 	return []benchCase{

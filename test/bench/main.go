@@ -44,6 +44,7 @@ type options struct {
 	pairs    int
 	duration time.Duration
 	proxy    string
+	before   string // with this nothing but that is done
 	programs string
 	out      string
 }
@@ -56,6 +57,7 @@ func parseOptions(args []string) (options, error) {
 	flags.IntVar(&o.pairs, "pairs", 24, "how many pairs of runs compare route tables; below 20 nothing is shown")
 	flags.DurationVar(&o.duration, "duration", time.Second, "how long a run counts")
 	flags.StringVar(&o.proxy, "proxy", "", "the proxy's `binary`")
+	flags.StringVar(&o.before, "before", "", "an earlier `binary` of the proxy: compare with that, in pairs, and measure nothing else")
 	flags.StringVar(&o.programs, "programs", "", "the `folder` of the programs backend and reverseproxy")
 	flags.StringVar(&o.out, "out", "bench.json", "the `file` for the results")
 	if err := flags.Parse(args); err != nil {

@@ -50,14 +50,19 @@ type peer struct {
 
 // peers are those that can do what the protocol asks: ours, haproxy, and those beside them.
 func (b *bench) peers(protocol api.Protocol) []peer {
-	all := []peer{{ours, b.oursCommand}, {haproxy, haproxyCommand}, {nginx, nginxCommand}}
+	all := []peer{{ours, b.oursWith(b.options.proxy)}, {haproxy, haproxyCommand}, {nginx, nginxCommand}}
 	if protocol != api.ProtocolTCP {
 		all = append(all, peer{nethttp, b.nethttpCommand})
 	}
 	return all
 }
 
-func (b *bench) oursCommand(s site) (command, error) {
+// oursWith is the command of a binary of the proxy.
+func (b *bench) oursWith(binary string) func(site) (command, error) {
+	return func(s site) (command, error) { return oursCommand(binary, s) }
+}
+
+func oursCommand(binary string, s site) (command, error) {
 	table := s.Table
 	if table == nil {
 		table = oneRoute(s)
@@ -72,7 +77,7 @@ func (b *bench) oursCommand(s site) (command, error) {
 	}
 	ports := []api.TakenPort{{Name: "http", Listen: s.Listen, App: s.App.Port()}}
 	return command{
-		args: []string{b.options.proxy, "-routes", routes},
+		args: []string{binary, "-routes", routes},
 		env: []string{
 			api.EnvPorts + "=" + api.FormatPorts(ports),
 			fmt.Sprintf("%s=%d", api.EnvAdminPort, s.Admin),
