@@ -26,6 +26,7 @@ func TestSelfManaged(t *testing.T) {
 	t.Run("kubectl", testKubectl)
 	t.Run("stream", testStreamIsPrivate)
 	t.Run("rules", testRules)
+	t.Run("other namespace", testOtherNamespace)
 	t.Run("gateway", testGateway)
 	t.Run("github", testGitHub)
 	t.Run("gitlab", testGitLab)

@@ -36,6 +36,7 @@ func TestPlugin(t *testing.T) {
 	t.Run("url", func(t *testing.T) { testURL(t, developer) })
 	t.Run("fails", func(t *testing.T) { testFailures(t, developer) })
 	t.Run("no rights", func(t *testing.T) { testNoRights(t, plugin{kubeconfig: newUser(t, "nobody", "")}) })
+	t.Run("gc", func(t *testing.T) { testGC(t, developer) })
 	t.Run("delete", func(t *testing.T) { testDelete(t, developer) })
 	t.Run("disable", func(t *testing.T) { testDisable(t, admin) })
 	t.Run("uninstall", func(t *testing.T) { testUninstall(t, admin) })
@@ -299,6 +300,19 @@ func testNoRights(t *testing.T, nobody plugin) {
 		nobody.mustFail(t, 1, []string{"forbidden", "system:serviceaccount:shop:nobody"}, args...)
 	}
 	nobody.mustFail(t, 1, []string{"detour-namespace of manifests/roles"}, "enable", "shop")
+}
+
+// testGC has the CronJob of manifests/gc delete what has expired, and nothing else. It stays, for uninstall to remove.
+func testGC(t *testing.T, developer plugin) {
+	apply(t, "manifests/gc")
+	developer.must(t, "create", "api", "--key", "old", "--env", "VERSION=old", "--ttl", "72h")
+	kubectl(t, "annotate", "deployment", "api-old", "-n", "shop", "--overwrite", "detour.dev/ttl=1s")
+	developer.must(t, "wait", "old", "--for", "expired")
+	developer.must(t, "gc", "--dry-run=client")
+	kubectl(t, "create", "job", "gc", "-n", "detour-system", "--from=cronjob/detour-gc")
+	kubectl(t, "wait", "job", "gc", "-n", "detour-system", "--for=condition=Complete", "--timeout=60s")
+	developer.must(t, "wait", "old", "--for", "deleted")
+	developer.must(t, "wait", key)
 }
 
 func testDelete(t *testing.T, developer plugin) {

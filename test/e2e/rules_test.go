@@ -22,16 +22,16 @@ const manyRequests = 10_000
 func testRules(t *testing.T) {
 	kubectl(t, "create", "serviceaccount", "counter", "-n", "shop")
 	kubectl(t, "create", "rolebinding", "counter", "-n", "shop", "--clusterrole=view", "--serviceaccount=shop:counter")
-	kubectl(t, "annotate", "service", "-n", "shop", "api", "detour.dev/allow=percent,mirror")
-	address := serviceAddress(t, "shop", "api")
+	kubectl(t, "annotate", "service", "-n", "shop", "identity", "detour.dev/allow=percent,mirror")
+	address := serviceAddress(t, "shop", "identity")
 	asks := map[string]ask{"http1": askHTTP(t, address, "http1"), "grpc": askGRPC(t, address)}
 	for protocol, ask := range asks {
 		_, took := askVersions(t, ask, protocol)
 		t.Logf("%s without a rule: %s", protocol, took)
 	}
 
-	apply(t, "test/e2e/testdata/api-share.yaml")
-	waitForState(t, "shop", "deployment/api-share", api.StateRouted)
+	apply(t, "test/e2e/testdata/identity-share.yaml")
+	waitForState(t, "shop", "deployment/identity-share", api.StateRouted)
 	for protocol, ask := range asks {
 		versions, _ := askVersions(t, ask, protocol)
 		t.Logf("%s, a share of 10 %%: %v", protocol, versions)
@@ -40,12 +40,12 @@ func testRules(t *testing.T) {
 		}
 	}
 
-	kubectl(t, "annotate", "deployment", "-n", "shop", "api-share", "detour.dev/percent-", "detour.dev/mode=mirror")
+	kubectl(t, "annotate", "deployment", "-n", "shop", "identity-share", "detour.dev/percent-", "detour.dev/mode=mirror")
 	eventually(t, 30*time.Second, "no answer is the preview's", func() (bool, string) {
 		versions, _ := askSome(t, asks["http1"], "http1", 100)
 		return versions["share"] == 0, fmt.Sprint(versions)
 	})
-	waitForState(t, "shop", "deployment/api-share", api.StateRouted)
+	waitForState(t, "shop", "deployment/identity-share", api.StateRouted)
 	before := toldCopies(t) // and what the preview was sent of the share
 	for protocol, ask := range asks {
 		versions, took := askVersions(t, ask, protocol)
@@ -62,8 +62,8 @@ func testRules(t *testing.T) {
 	}
 
 	// Its Pod is ready without a probe, and nothing listens.
-	kubectl(t, "set", "env", "deployment/api-share", "-n", "shop", "LISTEN=:9999")
-	kubectl(t, "rollout", "status", "deployment/api-share", "-n", "shop", "--timeout=1m")
+	kubectl(t, "set", "env", "deployment/identity-share", "-n", "shop", "LISTEN=:9999")
+	kubectl(t, "rollout", "status", "deployment/identity-share", "-n", "shop", "--timeout=1m")
 	for protocol, ask := range asks {
 		versions, took := askVersions(t, ask, protocol)
 		t.Logf("%s with a dead mirror: %s", protocol, took)
@@ -71,8 +71,37 @@ func testRules(t *testing.T) {
 			t.Errorf("%s with a dead mirror: %v, want the baseline alone", protocol, versions)
 		}
 	}
-	kubectl(t, "delete", "deployment", "-n", "shop", "api-share")
+	kubectl(t, "delete", "deployment", "-n", "shop", "identity-share")
+	kubectl(t, "annotate", "service", "-n", "shop", "identity", "detour.dev/allow-")
+}
+
+// testOtherNamespace has another namespace's copy answer, for as long as the Service consents.
+func testOtherNamespace(t *testing.T) {
+	const name = "team-b/deployment/api-team-b"
+	ask := askHTTP(t, serviceAddress(t, "shop", "frontend"), "http1")
+	answeredBy := func(want string) func() (bool, string) {
+		return func() (bool, string) {
+			r, err := ask(t.Context(), "team-b")
+			if err != nil || len(r.ServedBy) < 2 {
+				return false, fmt.Sprintf("%+v, %v", r, err)
+			}
+			return r.ServedBy[1].Version == want, fmt.Sprintf("%+v", r.ServedBy)
+		}
+	}
+
+	apply(t, "test/e2e/testdata/api-team-b.yaml")
+	rollOut(t, "team-b")
+	if p, _ := waitForState(t, "shop", name, api.StateInvalid); p.Problem == nil || !strings.Contains(p.Problem.Message, "detour.dev/allow") {
+		t.Errorf("without consent its status says %+v, want what to do", p.Problem)
+	}
+	eventually(t, 0, "without consent the baseline answers", answeredBy("baseline"))
+	kubectl(t, "annotate", "service", "-n", "shop", "api", "detour.dev/allow=namespace/team-b")
+	waitForState(t, "shop", name, api.StateRouted)
+	eventually(t, 0, "once it is routed the other namespace's copy answers", answeredBy("team-b"))
 	kubectl(t, "annotate", "service", "-n", "shop", "api", "detour.dev/allow-")
+	waitForState(t, "shop", name, api.StateInvalid)
+	eventually(t, 10*time.Second, "without consent again the baseline answers", answeredBy("baseline"))
+	kubectl(t, "delete", "namespace", "team-b")
 }
 
 // askVersions counts who answered requests without a key, and how long they took.
