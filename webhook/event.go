@@ -71,14 +71,14 @@ func noticesOf(around surroundings, pods []corev1.Pod, injection injectionState)
 			continue
 		}
 		notices = append(notices, podNotices(&pods[i])...)
-		if withoutReason(&pods[i]) {
+		if withoutReason(&pods[i]) && pods[i].DeletionTimestamp == nil {
 			bare++
 		}
 	}
 	if bare > 0 && injection.possible() {
 		notices = append(notices, namespaceNotice(namespace, corev1.EventTypeNormal, eventRestartNeeded,
-			"%d Pods of namespace %s have no proxy yet, and their Services are not intercepted. Restart them: kubectl rollout restart deployment -n %s",
-			bare, namespace.Name, namespace.Name))
+			"Pods of namespace %s that have no proxy yet: %d. Their Services are not intercepted. Restart them: kubectl rollout restart deployment -n %s",
+			namespace.Name, bare, namespace.Name))
 	}
 	return append(notices, findings(around, pods)...)
 }

@@ -24,6 +24,8 @@ func TestNotices(t *testing.T) {
 	service := []corev1.Service{testService("api", "8080")}
 	inJob := annotated(testPod("once-x"), api.AnnotationNotInjected, "job")
 	inJob.OwnerReferences = []metav1.OwnerReference{{Kind: "Job", Name: "once", UID: "j", Controller: ptr.To(true)}}
+	leaving := testPod("leaving")
+	leaving.DeletionTimestamp = &metav1.Time{}
 	preview := testPod("preview")
 	preview.Labels[api.LabelTarget] = "api"
 	done := testPod("done")
@@ -36,12 +38,12 @@ func TestNotices(t *testing.T) {
 		tooOld   bool
 		want     []string // reason, object, and a part of the message
 	}{
-		{"nothing to say", service, []corev1.Pod{testPod("p", "http"), preview, done}, false, nil},
+		{"nothing to say", service, []corev1.Pod{testPod("p", "http"), preview, done, leaving}, false, nil},
 		{"no services", nil, nil, false, []string{"NoServices Namespace/shop: Create a Service"}},
 		{"old pods", service, []corev1.Pod{testPod("a"), testPod("b")}, false,
 			[]string{"RestartNeeded Namespace/shop: kubectl rollout restart deployment -n shop"}},
 		{"left while injection was suspended", service, []corev1.Pod{annotated(testPod("a"), api.AnnotationNotInjected, "proxy-cannot-start")}, false,
-			[]string{"RestartNeeded Namespace/shop: 1 Pods"}},
+			[]string{"RestartNeeded Namespace/shop: no proxy yet: 1."}},
 		{"old server", service, []corev1.Pod{annotated(testPod("a"), api.AnnotationNotInjected, "api-server-too-old")}, true,
 			[]string{"APIServerTooOld Namespace/shop: older than 1.33"}},
 		{"host network", service, []corev1.Pod{annotated(testPod("p"), api.AnnotationNotInjected, "host-network")}, false,

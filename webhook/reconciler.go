@@ -254,7 +254,7 @@ func podChanged(update event.UpdateEvent) bool {
 	before, isPod := update.ObjectOld.(*corev1.Pod)
 	after, alsoPod := update.ObjectNew.(*corev1.Pod)
 	return !isPod || !alsoPod || ended(before) != ended(after) || cannotStart(before) != cannotStart(after) ||
-		!maps.Equal(before.Labels, after.Labels) || !maps.Equal(before.Annotations, after.Annotations)
+		(before.DeletionTimestamp == nil) != (after.DeletionTimestamp == nil) || !maps.Equal(before.Labels, after.Labels) || !maps.Equal(before.Annotations, after.Annotations)
 }
 
 // controllerOptions are those of both reconcilers.

@@ -210,13 +210,16 @@ func TestSuspendedNamespaceGetsNoProxies(t *testing.T) {
 	checkNext("restarted", "detour-8080", "")
 }
 
-func TestPodThatCannotStartIsNoticed(t *testing.T) {
+func TestPodChanged(t *testing.T) {
 	pulling, waiting, creating := stuck("p", "ErrImagePull"), stuck("p", "ImagePullBackOff"), stuck("p", "PodInitializing")
+	leaving := testPod("p")
+	leaving.DeletionTimestamp = &metav1.Time{}
 	for name, c := range map[string]struct {
 		before, after *corev1.Pod
 		want          bool
 	}{
 		"begins": {&creating, &pulling, true}, "ends": {&waiting, &creating, true}, "goes on": {&pulling, &waiting, false},
+		"is deleted": {ptr.To(testPod("p")), &leaving, true},
 	} {
 		if got := podChanged(event.UpdateEvent{ObjectOld: c.before, ObjectNew: c.after}); got != c.want {
 			t.Errorf("%s: noticed %v, want %v", name, got, c.want)

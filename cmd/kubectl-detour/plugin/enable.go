@@ -111,9 +111,15 @@ const settleWithin = 10 * time.Second
 func (s *session) settle(ctx context.Context, covered bool) error {
 	_, err := until(ctx, settleWithin, func() (bool, error) {
 		b, err := s.readBoard(ctx)
-		return b != nil && len(b.Services) > 0 && !(covered && slices.ContainsFunc(b.Services, isUnsettled)), err
+		return b != nil && len(b.Services) > 0 && !(covered && b.unsettled()), err
 	})
 	return err
+}
+
+// unsettled reports whether it speaks of Pods without a proxy, as it does for a moment after they are replaced.
+func (b *board) unsettled() bool {
+	return slices.ContainsFunc(b.Services, isUnsettled) ||
+		slices.ContainsFunc(b.Notices.Notices, func(n api.Notice) bool { return n.Reason == noticeRestartNeeded })
 }
 
 func isUnsettled(service api.ServiceStatus) bool {
