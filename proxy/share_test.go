@@ -132,9 +132,10 @@ func TestOneDrawARequest(t *testing.T) {
 	const request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 	m.client.says(strings.Repeat(request, n))
 	for answered := 0; answered < n; {
+		m.run() // what has been dialled may not be connected yet
 		for _, w := range m.dialled {
 			if asked := strings.Count(string(w.got), request); asked > 0 {
-				w.got = nil
+				w.got = w.got[asked*len(request):] // the next may be there in part
 				answered += asked
 				w.says(strings.Repeat(ok, asked))
 			}
