@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/detour-dev/detour/api"
 )
@@ -249,6 +250,7 @@ func testFailures(t *testing.T, developer plugin) {
 				kubectl(t, "create", "deployment", "api-taken-before", "-n", "shop", "--image=ghcr.io/detour-dev/shop:none", "--replicas=0")
 				kubectl(t, "label", "deployment", "api-taken-before", "-n", "shop", "detour.dev/target=api", "detour.dev/key=taken")
 				waitForState(t, "shop", "deployment/api-taken-before", api.StateNotReady)
+				time.Sleep(time.Second) // API servers tell ages to the second
 			},
 			after: func(t *testing.T) { kubectl(t, "delete", "deployment", "api-taken-before", "-n", "shop") },
 		}, {
