@@ -477,14 +477,23 @@ func TestPipelinedCopies(t *testing.T) {
 
 // TestCopiesByProxyProtocol: previews of an app that wants the PROXY protocol want it too.
 func TestCopiesByProxyProtocol(t *testing.T) {
+	const header = 28 // bytes, of IPv4
 	heard := make(chan []byte, 1)
 	to := endpointOf("m-1", serveTCP(t, func(c *net.TCPConn) {
-		b := make([]byte, 28+len("GET / HTTP/1.1\r\n"))
+		b := make([]byte, header+len("GET / HTTP/1.1\r\n"))
 		io.ReadFull(c, b)
 		heard <- b
 		io.WriteString(c, ok)
 	}))
-	addr, _ := rawApp(t, ok)
+	addr := serveTCP(t, func(c *net.TCPConn) {
+		r := bufio.NewReader(c)
+		if _, err := r.Discard(header); err != nil {
+			return
+		}
+		if _, err := http.ReadRequest(r); err == nil {
+			io.WriteString(c, ok)
+		}
+	})
 	p := start(t, addr, func(c *Config) { c.Sidecar.ClientAddress = api.ClientProxyProtocol })
 	p.mirrors(t, "", to)
 	exchange(t, p.addr(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200")
