@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -115,6 +116,9 @@ func (r report) text() string {
 		line("url", "%s", r.URL)
 	}
 	line("age", "%s", age(r.Created))
+	if !r.Expires.IsZero() {
+		line("expires", "%s", r.Expires.Local().Format(time.RFC3339))
+	}
 	if r.Problem != nil {
 		line("problem", "%s", r.Problem.Message)
 	}
