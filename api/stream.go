@@ -58,6 +58,11 @@ type Counters struct {
 	Errors uint64 `json:"errors"`
 }
 
+// Plus is what two proxies saw together.
+func (c Counters) Plus(d Counters) Counters {
+	return Counters{Requests: c.Requests + d.Requests, Errors: c.Errors + d.Errors}
+}
+
 // Acks is what a replica of the router has been told, by the UID of the proxy's Pod.
 type Acks map[string]PodAck
 

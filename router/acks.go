@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/detour-dev/detour/api"
-	"github.com/detour-dev/detour/router/view"
 )
 
 // ackLife is how long an acknowledgement counts.
@@ -67,18 +66,4 @@ func cleared(acks api.Acks) map[string]int {
 		}
 	}
 	return count
-}
-
-// traffic sums, by preview, what the proxies of one namespace have counted since they started.
-func traffic(v *view.View, acks api.Acks) map[string]api.Counters {
-	sum := map[string]api.Counters{}
-	for pod := range v.Tables {
-		for preview, counted := range acks[string(pod)].Previews {
-			total := sum[preview]
-			total.Requests += counted.Requests
-			total.Errors += counted.Errors
-			sum[preview] = total
-		}
-	}
-	return sum
 }

@@ -77,7 +77,7 @@ func (c previewCollector) Collect(out chan<- prometheus.Metric) {
 			continue
 		}
 		states := map[string]int{}
-		counted := traffic(v, acks)
+		counted := v.Traffic(acks)
 		for name := range v.References {
 			gauge(requestsDesc, float64(counted[name].Requests), namespace, name)
 			gauge(errorsDesc, float64(counted[name].Errors), namespace, name)

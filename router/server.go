@@ -159,7 +159,7 @@ func (s *server) tellStatus(w http.ResponseWriter, r *http.Request) error {
 }
 
 func withTraffic(v *view.View, acks api.Acks) api.Status {
-	counted := traffic(v, acks)
+	counted := v.Traffic(acks)
 	status := v.Status
 	status.Previews = nil
 	for _, p := range v.Status.Previews {

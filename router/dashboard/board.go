@@ -47,7 +47,7 @@ func (d *Dashboard) newBoard(namespace string, v *view.View, acks api.Acks) *boa
 		gateway:   v.Status.Gateway,
 		entries:   v.Entries,
 	}
-	counted := traffic(v, acks)
+	counted := v.Traffic(acks)
 	for _, status := range v.Status.Previews {
 		counters := counted[status.Preview]
 		status.Traffic = &counters
@@ -66,17 +66,6 @@ func (d *Dashboard) newBoard(namespace string, v *view.View, acks api.Acks) *boa
 	sum := sha256.Sum256(b.json)
 	b.version = base64.RawURLEncoding.EncodeToString(sum[:12])
 	return b
-}
-
-// traffic sums, by preview, what the proxies of a namespace have counted since they started.
-func traffic(v *view.View, acks api.Acks) map[string]api.Counters {
-	sum := map[string]api.Counters{}
-	for pod := range v.Tables {
-		for preview, counted := range acks[string(pod)].Previews {
-			sum[preview] = plus(sum[preview], counted)
-		}
-	}
-	return sum
 }
 
 // url is empty for a preview that gets no requests.

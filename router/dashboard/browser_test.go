@@ -61,9 +61,9 @@ func playMinutes(d *Dashboard, w *world) api.Acks {
 	var acks api.Acks
 	for i := range uint64(steps + 1) {
 		d.now = func() time.Time { return began.Add(time.Duration(i) * step) }
-		a = plus(a, api.Counters{Requests: 12 + i*7%23 + i%4*6, Errors: i % 9 / 8 * 5})
+		a = a.Plus(api.Counters{Requests: 12 + i*7%23 + i%4*6, Errors: i % 9 / 8 * 5})
 		if i > 17 {
-			b = plus(b, api.Counters{Requests: 3 + i%5, Errors: (3 + i%5) * (i % 2)})
+			b = b.Plus(api.Counters{Requests: 3 + i%5, Errors: (3 + i%5) * (i % 2)})
 		}
 		acks = api.Acks{"pod": {Ack: api.Ack{Previews: map[string]api.Counters{"deployment/api-pr-42": a, "deployment/checkout-pr-61": b}}}}
 		w.set(views, acks)

@@ -27,7 +27,7 @@ type History struct {
 func (h *History) total() api.Counters {
 	var sum api.Counters
 	for i := range h.Requests {
-		sum = plus(sum, api.Counters{Requests: h.Requests[i], Errors: h.Errors[i]})
+		sum = sum.Plus(api.Counters{Requests: h.Requests[i], Errors: h.Errors[i]})
 	}
 	return sum
 }
@@ -109,11 +109,7 @@ func (s *series) moveOn(to int64) {
 
 func (s *series) count(c api.Counters) {
 	now := &s.counts[s.newest%steps]
-	*now = plus(*now, c)
-}
-
-func plus(a, b api.Counters) api.Counters {
-	return api.Counters{Requests: a.Requests + b.Requests, Errors: a.Errors + b.Errors}
+	*now = now.Plus(c)
 }
 
 // since is what a proxy has counted since it told before. One that tells less has started again.

@@ -43,6 +43,17 @@ type View struct {
 	Next time.Time
 }
 
+// Traffic sums, by the name of the preview, what the namespace's proxies have counted since they started.
+func (v *View) Traffic(acks api.Acks) map[string]api.Counters {
+	sum := map[string]api.Counters{}
+	for pod := range v.Tables {
+		for preview, counted := range acks[string(pod)].Previews {
+			sum[preview] = sum[preview].Plus(counted)
+		}
+	}
+	return sum
+}
+
 // New makes the view of a namespace. A Pod's proxy has put its table in force when acks, which are by Pod UID, hold the
 // table's version; how old they are does not matter here. A preview whose time is over by now is not routed.
 func New(namespace string, o Objects, acks api.Acks, now time.Time) *View {
