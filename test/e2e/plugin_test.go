@@ -249,8 +249,10 @@ func testFailures(t *testing.T, developer plugin) {
 			before: func(t *testing.T) {
 				kubectl(t, "create", "deployment", "api-taken-before", "-n", "shop", "--image=ghcr.io/detour-dev/shop:none", "--replicas=0")
 				kubectl(t, "label", "deployment", "api-taken-before", "-n", "shop", "detour.dev/target=api", "detour.dev/key=taken")
-				waitForState(t, "shop", "deployment/api-taken-before", api.StateNotReady)
-				time.Sleep(time.Second) // API servers tell ages to the second
+				holder, _ := waitForState(t, "shop", "deployment/api-taken-before", api.StateNotReady)
+				eventually(t, 5*time.Second, "what is created now is younger, to the second", func() (bool, string) {
+					return time.Since(holder.Created) >= time.Second, holder.Created.String()
+				})
 			},
 			after: func(t *testing.T) { kubectl(t, "delete", "deployment", "api-taken-before", "-n", "shop") },
 		}, {

@@ -61,6 +61,14 @@ func testRules(t *testing.T) {
 		t.Errorf("%d copies of %d requests, %d unanswered", copies, requests, unanswered)
 	}
 
+	const few = 250 // of each protocol may wait together
+	for protocol, ask := range asks {
+		askSome(t, ask, protocol, few)
+	}
+	if n := toldCopies(t).Requests - after.Requests; n != uint64(few*len(asks)) {
+		t.Errorf("of %d requests that a mirror can bear it was sent %d", few*len(asks), n)
+	}
+
 	// Its Pod is ready without a probe, and nothing listens.
 	kubectl(t, "set", "env", "deployment/identity-share", "-n", "shop", "LISTEN=:9999")
 	kubectl(t, "rollout", "status", "deployment/identity-share", "-n", "shop", "--timeout=1m")
