@@ -18,6 +18,9 @@ const (
 
 	// PathNamespaces of the gateway's own host, followed by a namespace, is the page of that namespace.
 	PathNamespaces = "/namespaces/"
+
+	// PageStatus below a namespace's page is the same for programs, with a [Status.Previews] whose traffic is the newest.
+	PageStatus = "/status.json"
 )
 
 const (

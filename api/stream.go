@@ -56,11 +56,17 @@ type Counters struct {
 	Requests uint64 `json:"requests"`
 	// Errors are the requests among them that the proxy answered itself, and the copies that were not answered.
 	Errors uint64 `json:"errors"`
+	// Last is when the newest of the Requests came, to the second and by the clock of the proxy's node; zero without one.
+	Last time.Time `json:"last,omitzero"`
 }
 
 // Plus is what two proxies saw together.
 func (c Counters) Plus(d Counters) Counters {
-	return Counters{Requests: c.Requests + d.Requests, Errors: c.Errors + d.Errors}
+	sum := Counters{Requests: c.Requests + d.Requests, Errors: c.Errors + d.Errors, Last: c.Last}
+	if d.Last.After(c.Last) {
+		sum.Last = d.Last
+	}
+	return sum
 }
 
 // Acks is what a replica of the router has been told, by the UID of the proxy's Pod.

@@ -153,7 +153,7 @@ func TestCopies(t *testing.T) {
 			if diff := cmp.Diff(want, preview.seen); diff != "" {
 				t.Errorf("-want +got\n%s", diff)
 			}
-			if got := p.ack().Previews["deployment/m"]; got != (api.Counters{Requests: uint64(len(want))}) {
+			if got := p.counted(t, "deployment/m"); got != (api.Counters{Requests: uint64(len(want))}) {
 				t.Errorf("the preview's traffic is %+v", got)
 			}
 		})
@@ -325,7 +325,7 @@ func TestMirrorOfEach(t *testing.T) {
 					t.Errorf("%s was copied %d times", text, times)
 				}
 			}
-			if got := p.ack().Previews["deployment/m"]; got != (api.Counters{Requests: n}) {
+			if got := p.counted(t, "deployment/m"); got != (api.Counters{Requests: n}) {
 				t.Errorf("the preview's traffic is %+v", got)
 			}
 		})

@@ -3,6 +3,7 @@ package proxy
 import (
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/detour-dev/detour/api"
 )
@@ -43,6 +44,21 @@ type endpoint struct {
 type tally struct {
 	requests atomic.Uint64
 	errors   atomic.Uint64
+	last     atomic.Int64 // Unix time of the newest request
+}
+
+// request counts one.
+func (t *tally) request() {
+	t.requests.Add(1)
+	t.last.Store(time.Now().Unix())
+}
+
+func (t *tally) counters() api.Counters {
+	c := api.Counters{Requests: t.requests.Load(), Errors: t.errors.Load()}
+	if last := t.last.Load(); last != 0 {
+		c.Last = time.Unix(last, 0).UTC()
+	}
+	return c
 }
 
 // compile makes t, which has been checked, ready for use by the Pod self, and goes on counting where the table before
@@ -118,7 +134,7 @@ func (t *table) ack() api.Ack {
 	}
 	a := api.Ack{Version: t.version, Previews: map[string]api.Counters{}, Knows: []string{api.KnowsMatches, api.KnowsShares, api.KnowsMirrors}}
 	for preview, n := range t.tallies {
-		a.Previews[preview] = api.Counters{Requests: n.requests.Load(), Errors: n.errors.Load()}
+		a.Previews[preview] = n.counters()
 	}
 	return a
 }

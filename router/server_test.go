@@ -188,14 +188,14 @@ func TestAckLimits(t *testing.T) {
 
 func TestStatusCountsTraffic(t *testing.T) {
 	s, _ := newTestServer(t)
-	for _, pod := range []string{"pod-api-a", "pod-api-b", "pod-new"} { // the last is not known
-		request(t, s, "POST", api.PathAcks, pod, `{"previews":{"deployment/api-pr-42":{"requests":3,"errors":1}}}`)
+	for pod, last := range map[string]string{"pod-api-a": "03:00", "pod-api-b": "02:00", "pod-new": "04:00"} { // which is not known
+		request(t, s, "POST", api.PathAcks, pod, `{"previews":{"deployment/api-pr-42":{"requests":3,"errors":1,"last":"2026-01-02T03:`+last+`Z"}}}`)
 	}
 	var got api.Status
 	if err := json.Unmarshal(request(t, s, "GET", api.PathStatus+"shop", "alice", "").Body.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(&api.Counters{Requests: 6, Errors: 2}, got.Previews[0].Traffic); diff != "" {
+	if diff := cmp.Diff(&api.Counters{Requests: 6, Errors: 2, Last: time.Date(2026, 1, 2, 3, 3, 0, 0, time.UTC)}, got.Previews[0].Traffic); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
 }

@@ -133,7 +133,7 @@ func (d *Dashboard) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", d.showNamespaces)
 	mux.HandleFunc("GET /namespaces/{namespace}", d.ofBoard(d.showNamespace))
-	mux.HandleFunc("GET /namespaces/{namespace}/status.json", d.ofBoard(d.tellStatus))
+	mux.HandleFunc("GET /namespaces/{namespace}"+api.PageStatus, d.ofBoard(d.tellStatus))
 	mux.HandleFunc("GET /namespaces/{namespace}/events", d.ofBoard(d.streamEvents))
 	mux.HandleFunc("GET /namespaces/{namespace}/previews/{target}/{key}", d.ofBoard(d.showPreview))
 	mux.HandleFunc("GET /assets/{name}", serveAsset)

@@ -36,7 +36,7 @@ func TestPages(t *testing.T) {
 		"closed":     {shown(nil, mixed()), "/"},
 		"namespace":  {shown(nil, mixed(), api.Counters{Requests: 84, Errors: 2}), "/namespaces/shop"},
 		"empty":      {shown(nil, empty), "/namespaces/shop"},
-		"preview":    {shown(nil, mixed(), api.Counters{Requests: 84, Errors: 2}), "/namespaces/shop/previews/api/pr-42"},
+		"preview":    {shown(nil, mixed(), api.Counters{Requests: 84, Errors: 2, Last: viewtest.Now.Add(-time.Minute)}), "/namespaces/shop/previews/api/pr-42"},
 		"unready":    {shown(nil, mixed()), "/namespaces/shop/previews/identity/pr-2"},
 		"unknown":    {shown(nil, mixed()), "/namespaces/elsewhere"},
 	} {

@@ -158,6 +158,9 @@ func testList(t *testing.T, developer plugin) {
 	if strings.Count(s.out, "2/2") != 2 {
 		t.Error("status does not say that both are routed by 2 of 2 Pods")
 	}
+	if !strings.Contains(s.err, "could not be asked: it runs without -gateway-url") {
+		t.Error("status does not say why it does not tell the last request")
+	}
 }
 
 // testDoctor finds nothing in what works, and says what is wrong with a preview that does not.
@@ -220,6 +223,10 @@ func testURL(t *testing.T, developer plugin) {
 	if resp, body := fetch(t, &http.Client{Transport: local}, page, nil); resp.StatusCode != http.StatusOK || !strings.Contains(body, key) {
 		t.Errorf("the namespace's page: %s, %s", resp.Status, body)
 	}
+	eventually(t, time.Minute, "status tells the last requests", func() (bool, string) {
+		s := developer.must(t, "status", key)
+		return strings.Count(s.out, "\n  requests ") == 2 && strings.Count(s.out, "; the last ") == 2 && s.err == "", s.out + s.err
+	})
 }
 
 // testFailures has a preview fail in each of the ways in which previews do, and looks for the reason in what is said.

@@ -68,6 +68,7 @@ func (i *inspection) run(ctx context.Context, s *session) error {
 	if len(found.Previews) == 0 {
 		return s.noPreview(i.key)
 	}
+	s.addTraffic(ctx, b, found.Previews)
 	if i.output != "" {
 		return printObject(s.Out, i.output, found)
 	}
@@ -106,6 +107,9 @@ func (r report) text() string {
 		line("", "%s: %s", missing.Pod, missing.Reason)
 	}
 	line("ready", "%d/%d", r.Ready, r.Pods)
+	if r.Traffic != nil {
+		line("requests", "%s", requestsText(*r.Traffic))
+	}
 	for _, image := range r.Images {
 		line("image", "%s", image)
 	}

@@ -113,15 +113,19 @@ func (v *visit) link(ctx context.Context, s *session) (api.Link, error) {
 		return api.Link{}, s.notTakingPart()
 	case b.Gateway == "":
 		return api.Link{}, fail(exitError, "previews of this cluster have no URLs: its router runs without -gateway-url; %s forward leads to one from a local port", s.self)
+	case b.GatewayOpen && v.share != 0:
+		s.note("note: the gateway lets everyone in, so the URL has no signature and does not expire")
 	}
+	return v.linkBy(ctx, s, b)
+}
+
+// linkBy asks the gateway that b names, if it needs to be asked.
+func (v *visit) linkBy(ctx context.Context, s *session, b *board) (api.Link, error) {
 	request, plain, err := v.request(ctx, s, b)
 	if err != nil {
 		return api.Link{}, err
 	}
 	if b.GatewayOpen {
-		if v.share != 0 {
-			s.note("note: the gateway lets everyone in, so the URL has no signature and does not expire")
-		}
 		return api.Link{URL: plain}, nil
 	}
 	return v.signed(ctx, s, b.Gateway, request, plain)

@@ -31,6 +31,8 @@ type town struct {
 	link          func(http.ResponseWriter) // the gateway's answer, in the place of a link
 	asked         []api.LinkRequest         // of the gateway
 	tokens        []string                  // that it was shown
+	page          func(http.ResponseWriter) // the gateway's page of the namespace for programs; nil when there is none
+	signatures    []string                  // that it was asked with
 }
 
 func newTown(t *testing.T) *town {
@@ -88,6 +90,11 @@ func answerKube(w http.ResponseWriter, code int, object any) {
 }
 
 func (town *town) serveLink(w http.ResponseWriter, r *http.Request) {
+	if town.page != nil && r.Method == http.MethodGet && r.RequestURI == "/namespaces/shop/status.json" {
+		town.signatures = append(town.signatures, r.Header.Get(api.HeaderSignature))
+		town.page(w)
+		return
+	}
 	if !strings.HasPrefix(r.Host, "detour.preview.localhost:") || r.Method != http.MethodPost || r.URL.Path != "/v1/links" {
 		http.Error(w, r.Method+" "+r.Host+r.URL.Path, http.StatusTeapot)
 		return
