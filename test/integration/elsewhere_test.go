@@ -61,6 +61,12 @@ func TestPreviewOfAnotherNamespace(t *testing.T) {
 			t.Errorf("%v: exit code %d, %q and %q", args, a.code, a.out, a.errOut)
 		}
 	}
+	create(t, newPolicy("team-b", "api-pr-42", 8080)) // admits none but Pods of team-b
+	viewer.detour(t, "doctor").check(t, 0, "not looked at: no right to read namespace team-b, where a preview is from (ask for the role detour-previews of manifests/roles)", "")
+	admin := &developer{kubeconfig: viewer.kubeconfig, namespace: "host", account: "admin", groups: []string{"system:masters"}}
+	barred := admin.detour(t, "doctor", "pr-42")
+	barred.check(t, 6, "error    "+name+": the proxy of Pod api-1 cannot reach it, and answers its requests 503: NetworkPolicies (api-pr-42) do not admit it to Pod api-pr-42-1-x, port 8080", "")
+	barred.check(t, 6, "kubectl edit networkpolicy api-pr-42 -n team-b", "")
 	annotate(t, deployment, api.AnnotationTTL, "1ms")
 	waitForState(t, "host", name, api.StateExpired)
 	waitForEvent(t, deployment, "Expired")

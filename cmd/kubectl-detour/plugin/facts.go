@@ -35,6 +35,7 @@ type facts struct {
 	quotas    []corev1.ResourceQuota
 	ranges    []corev1.LimitRange
 	events    map[string]corev1.Event // the last of each Pod that is not ready
+	homes     map[string]*facts       // of other namespaces that previews are from: their labels, Pods, workloads and policies
 
 	webhook, router *appsv1.Deployment
 	mutating        *admissionregistrationv1.MutatingWebhookConfiguration
@@ -92,17 +93,27 @@ type reading struct {
 // gather reads what there is. What the user may not read is noted, and is no error.
 func (s *session) gather(ctx context.Context) (*facts, error) {
 	f := &facts{self: s.self, client: clientVersion(), namespace: s.namespace, now: time.Now()}
-	// Events last: which are of interest is known by then.
-	for _, r := range slices.Concat(s.readNamespace(ctx, f), s.readLimits(ctx, f), s.readInstallation(ctx, f), s.readEvents(ctx, f)) {
+	if err := f.read(slices.Concat(s.readNamespace(ctx, f), s.readLimits(ctx, f), s.readInstallation(ctx, f))); err != nil {
+		return nil, err
+	}
+	// Of these it is known by now which are of interest.
+	if err := f.read(slices.Concat(s.readEvents(ctx, f), s.readHomes(ctx, f))); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (f *facts) read(readings []reading) error {
+	for _, r := range readings {
 		err := r.read()
 		switch {
 		case apierrors.IsForbidden(err):
 			f.unread = append(f.unread, unread{r.what, r.ask})
 		case err != nil:
-			return nil, fmt.Errorf("reading %s for namespace %s: %w", r.what, s.namespace, err)
+			return fmt.Errorf("reading %s for namespace %s: %w", r.what, f.namespace, err)
 		}
 	}
-	return f, nil
+	return nil
 }
 
 func (s *session) readNamespace(ctx context.Context, f *facts) []reading {
@@ -210,6 +221,49 @@ func (s *session) readEvents(ctx context.Context, f *facts) []reading {
 		}
 		return nil
 	}}}
+}
+
+// readHomes is about the namespaces of previews from elsewhere that get requests. Of each all is read, or nothing.
+func (s *session) readHomes(ctx context.Context, f *facts) []reading {
+	f.homes = map[string]*facts{}
+	var readings []reading
+	for _, preview := range f.previews() {
+		name, _ := preview.Home()
+		if name == "" || f.homes[name] != nil || !getsRequests(preview) {
+			continue
+		}
+		in, home := s.in(name), &facts{namespace: name}
+		f.homes[name] = home
+		of := []subject{subjectNamespace, subjectPods, subjectWorkloads, subjectPolicies}
+		what := subject(fmt.Sprintf("namespace %s, where a preview is from", name))
+		readings = append(readings, reading{what, askForRole, func() error {
+			for _, r := range slices.Concat(in.readNamespace(ctx, home), in.readLimits(ctx, home)) {
+				if !slices.Contains(of, r.what) {
+					continue
+				}
+				if err := r.read(); err != nil {
+					*home = facts{namespace: name}
+					return err
+				}
+			}
+			return nil
+		}})
+	}
+	return readings
+}
+
+// at is where a preview is, and the preview by its name there.
+func (f *facts) at(preview *api.PreviewStatus) (*facts, *api.PreviewStatus) {
+	home, object := preview.Home()
+	if home == "" {
+		return f, preview
+	}
+	there := *preview
+	there.Preview = object
+	if f.homes[home] == nil {
+		return &facts{namespace: home}, &there
+	}
+	return f.homes[home], &there
 }
 
 func (f *facts) unreadyPods() []*corev1.Pod {

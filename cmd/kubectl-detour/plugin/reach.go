@@ -30,18 +30,19 @@ func checkReach(f *facts) []finding {
 // barriers has the first way of each direction that is barred.
 func (f *facts) barriers(preview *api.PreviewStatus, service *corev1.Service) []finding {
 	var out, in *finding
+	home, there := f.at(preview)
 	for _, from := range f.baseline(service) {
 		if !hasProxy(from) {
 			continue
 		}
-		for _, to := range f.podsOf(preview) {
-			for _, port := range f.portsOf(preview, service, to) {
-				w := way{from, to, port}
-				if names := f.barring(w, networkingv1.PolicyTypeEgress); out == nil && len(names) > 0 && f.notice("NetworkPolicyBarsPreviews", "networkpolicy/"+names[0]) == nil {
-					out = f.barrier(preview, w, names, "let it out to")
+		for _, to := range home.podsOf(there) {
+			for _, port := range home.portsOf(there, service, to) {
+				w := way{end{from, f}, end{to, home}, port}
+				if names := w.barring(networkingv1.PolicyTypeEgress); out == nil && len(names) > 0 && f.notice("NetworkPolicyBarsPreviews", "networkpolicy/"+names[0]) == nil {
+					out = w.barrier(preview, f.editing("networkpolicy/"+names[0]), names, "let it out to")
 				}
-				if names := f.barring(w, networkingv1.PolicyTypeIngress); in == nil && len(names) > 0 {
-					in = f.barrier(preview, w, names, "admit it to")
+				if names := w.barring(networkingv1.PolicyTypeIngress); in == nil && len(names) > 0 {
+					in = w.barrier(preview, home.editing("networkpolicy/"+names[0]), names, "admit it to")
 				}
 			}
 		}
@@ -57,8 +58,14 @@ func (f *facts) barriers(preview *api.PreviewStatus, service *corev1.Service) []
 
 // way is how a request comes from a proxy to a preview.
 type way struct {
-	from, to *corev1.Pod
+	from, to end
 	port     containerPort
+}
+
+// end is a Pod in its namespace.
+type end struct {
+	*corev1.Pod
+	home *facts
 }
 
 // containerPort is a TCP port of a Pod's app.
@@ -67,28 +74,28 @@ type containerPort struct {
 	names  []string
 }
 
-func (f *facts) barrier(preview *api.PreviewStatus, w way, policies []string, what string) *finding {
+func (w way) barrier(preview *api.PreviewStatus, remedy string, policies []string, what string) *finding {
 	return &finding{
-		Severity: severe, Namespace: f.namespace, Object: preview.Preview, Reason: "NetworkPolicyBarsPreview", others: []string{"pod/" + w.from.Name},
+		Severity: severe, Namespace: w.from.home.namespace, Object: preview.Preview, Reason: "NetworkPolicyBarsPreview", others: []string{"pod/" + w.from.Name},
 		Message: fmt.Sprintf("the proxy of Pod %s cannot reach it, and answers its requests 503: NetworkPolicies (%s) do not %s Pod %s, port %d",
 			w.from.Name, shortList(policies), what, w.to.Name, w.port.number),
-		Remedy: f.editing("networkpolicy/" + policies[0]),
+		Remedy: remedy,
 	}
 }
 
 // barring names the policies that leave no way in one direction, by name.
-func (f *facts) barring(w way, direction networkingv1.PolicyType) []string {
-	pod, other := w.from, w.to
+func (w way) barring(direction networkingv1.PolicyType) []string {
+	one, other := w.from, w.to
 	if direction == networkingv1.PolicyTypeIngress {
-		pod, other = w.to, w.from
+		one, other = w.to, w.from
 	}
 	var names []string
-	for i := range f.policies {
-		policy := &f.policies[i]
-		if !isolates(policy, pod, direction) {
+	for i := range one.home.policies {
+		policy := &one.home.policies[i]
+		if !isolates(policy, one.Pod, direction) {
 			continue
 		}
-		if slices.ContainsFunc(rulesOf(policy, direction), func(r rule) bool { return r.opens(w.port) && r.isFor(other, f.own) }) {
+		if slices.ContainsFunc(rulesOf(policy, direction), func(r rule) bool { return r.opens(w.port) && r.isFor(other, one.home) }) {
 			return nil // what one admits is admitted
 		}
 		names = append(names, policy.Name)
@@ -146,16 +153,17 @@ func (r rule) opens(port containerPort) bool {
 	})
 }
 
-// isFor reports whether a Pod of the policy's own namespace is a peer.
-func (r rule) isFor(pod *corev1.Pod, own *corev1.Namespace) bool {
+// isFor reports whether a Pod is a peer, for a policy whose home that is.
+func (r rule) isFor(other end, home *facts) bool {
 	return len(r.peers) == 0 || slices.ContainsFunc(r.peers, func(p networkingv1.NetworkPolicyPeer) bool {
+		own := other.home.own
 		switch {
 		case p.IPBlock != nil:
 			return true
-		case p.NamespaceSelector != nil && own != nil && !matches(p.NamespaceSelector, own.Labels):
+		case p.NamespaceSelector == nil && other.home != home, p.NamespaceSelector != nil && own != nil && !matches(p.NamespaceSelector, own.Labels):
 			return false
 		}
-		return p.PodSelector == nil || matches(p.PodSelector, pod.Labels)
+		return p.PodSelector == nil || matches(p.PodSelector, other.Labels)
 	})
 }
 

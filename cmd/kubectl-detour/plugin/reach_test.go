@@ -86,6 +86,64 @@ func TestReachByPorts(t *testing.T) {
 	}
 }
 
+// TestReachElsewhere has the preview be of namespace team-b, and policies of both let the way through, or not.
+func TestReachElsewhere(t *testing.T) {
+	guest := func(t *testing.T) *facts {
+		f := healthy(t)
+		f.homes = map[string]*facts{"team-b": {
+			namespace: "team-b", pods: f.pods[1:], workloads: f.workloads[1:],
+			own: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"team": "b"}}},
+		}}
+		f.pods, f.workloads = f.pods[:1], f.workloads[:1]
+		f.board.Previews[0].Preview = "team-b/deployment/api-pr-42"
+		return f
+	}
+	team := func(value string) *metav1.LabelSelector {
+		return &metav1.LabelSelector{MatchLabels: map[string]string{"team": value}}
+	}
+	shop := &metav1.LabelSelector{MatchLabels: map[string]string{api.LabelInject: api.InjectEnabled}}
+	for name, c := range map[string]struct {
+		peer networkingv1.NetworkPolicyPeer
+		in   bool // the policy is the preview's and admits peer; else it is the baseline's and lets out to peer
+		want bool
+	}{
+		"in from its own namespace":         {networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{}}, true, false},
+		"in from the target's":              {networkingv1.NetworkPolicyPeer{NamespaceSelector: shop}, true, true},
+		"in from another":                   {networkingv1.NetworkPolicyPeer{NamespaceSelector: team("b")}, true, false},
+		"in from others of the target's":    {networkingv1.NetworkPolicyPeer{NamespaceSelector: shop, PodSelector: team("b")}, true, false},
+		"in from an address":                {networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: "10.0.0.0/8"}}, true, true},
+		"out to the baseline's namespace":   {networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{}}, false, false},
+		"out to the preview's":              {networkingv1.NetworkPolicyPeer{NamespaceSelector: team("b")}, false, true},
+		"out to its Pods":                   {networkingv1.NetworkPolicyPeer{NamespaceSelector: team("b"), PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "api-pr-42"}}}, false, true},
+		"out to another namespace":          {networkingv1.NetworkPolicyPeer{NamespaceSelector: team("c")}, false, false},
+		"out to others of the preview's":    {networkingv1.NetworkPolicyPeer{NamespaceSelector: team("b"), PodSelector: team("b")}, false, false},
+		"out to every Pod of any namespace": {networkingv1.NetworkPolicyPeer{NamespaceSelector: &metav1.LabelSelector{}}, false, true},
+	} {
+		f := guest(t)
+		at, policy := f, policyFor("api", networkingv1.PolicyTypeEgress)
+		policy.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{To: []networkingv1.NetworkPolicyPeer{c.peer}}}
+		if c.in {
+			at, policy = f.homes["team-b"], policyFor("api-pr-42", networkingv1.PolicyTypeIngress)
+			policy.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{c.peer}}}
+		}
+		at.policies = []networkingv1.NetworkPolicy{policy}
+		found := diagnose(f)
+		if (len(found) == 0) != c.want {
+			t.Errorf("%s: %+v, want a way %v", name, found, c.want)
+			continue
+		}
+		if !c.want && (len(found) != 1 || found[0].Object != "team-b/deployment/api-pr-42" || found[0].Remedy != "kubectl edit networkpolicy p -n "+at.namespace) {
+			t.Errorf("%s: %+v", name, found)
+		}
+	}
+	f := guest(t)
+	f.policies = []networkingv1.NetworkPolicy{policyFor("api", networkingv1.PolicyTypeEgress)}
+	f.homes = nil
+	if found := diagnose(f); len(found) > 0 {
+		t.Errorf("without the right to look: %+v", found)
+	}
+}
+
 // policyFor admits nothing in one direction.
 func policyFor(app string, direction networkingv1.PolicyType) networkingv1.NetworkPolicy {
 	return networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: networkingv1.NetworkPolicySpec{

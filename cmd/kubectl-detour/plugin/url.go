@@ -189,14 +189,10 @@ func (b *board) keyOf(key string) string {
 
 // urlOf is where a browser meets a preview; "" where previews have no URLs, and for one that gets no requests.
 func (b *board) urlOf(preview api.PreviewStatus) string {
-	if b.Gateway == "" {
+	if b.Gateway == "" || !getsRequests(preview) {
 		return ""
 	}
-	switch preview.State {
-	case api.StateRouted, api.StatePending, api.StateNotReady:
-		return api.PreviewURL(b.Gateway, api.HostName{Key: preview.Key, Service: preview.Target, Namespace: b.namespace})
-	}
-	return ""
+	return api.PreviewURL(b.Gateway, api.HostName{Key: preview.Key, Service: preview.Target, Namespace: b.namespace})
 }
 
 // onlyURL is where a browser meets the previews of a key; "" where they are of several Services.
