@@ -705,7 +705,7 @@ func (h *http1) drain() {
 func (h *http1) count(d decision) {
 	h.proxy.meters.requests[d.verdict].Inc()
 	if d.route != nil {
-		d.route.tally.request()
+		d.route.tally.count()
 	}
 }
 

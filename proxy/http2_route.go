@@ -38,7 +38,7 @@ func (h *h2) count(keys []string, d decision) {
 		log.Debug("request", "port", h.port.Name, "verdict", d.verdict.String(), "keys", keys)
 	}
 	if d.route != nil {
-		d.route.tally.request()
+		d.route.tally.count()
 	}
 	if len(keys) > 0 {
 		h.carriesKey()

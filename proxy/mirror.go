@@ -126,7 +126,7 @@ func (m *mirror) sendAll(ctx context.Context) {
 // send sends a copy, which counts as a request of the preview from then on.
 func (m *mirror) send(ctx context.Context, g *gathered) {
 	defer m.release(g)
-	g.to.tally.request()
+	g.to.tally.count()
 	if err := m.exchange(ctx, g); err != nil {
 		g.to.tally.errors.Add(1)
 		m.meters.dropped(dropUnanswered)

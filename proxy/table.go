@@ -47,8 +47,8 @@ type tally struct {
 	last     atomic.Int64 // Unix time of the newest request
 }
 
-// request counts one.
-func (t *tally) request() {
+// count counts a request.
+func (t *tally) count() {
 	t.requests.Add(1)
 	t.last.Store(time.Now().Unix())
 }

@@ -158,7 +158,7 @@ func testList(t *testing.T, developer plugin) {
 	if strings.Count(s.out, "2/2") != 2 {
 		t.Error("status does not say that both are routed by 2 of 2 Pods")
 	}
-	if !strings.Contains(s.err, "could not be asked: it runs without -gateway-url") {
+	if !strings.Contains(s.err, "could not be asked: namespace shop has no ServiceAccount detour-links") {
 		t.Error("status does not say why it does not tell the last request")
 	}
 }
