@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,6 +28,10 @@ const (
 	gatewayTimeout = 30 * time.Second
 	maxLink        = 64 << 10
 )
+
+func addTokenFile(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVar(file, "token-file", "", "a token of the audience "+api.Audience+" to ask for a signed link with, in the place of one of ServiceAccount "+api.ServiceAccountLinks)
+}
 
 // linksToken is what the gateway knows by who asks for a link: the content of a file, or else a token of the namespace's
 // ServiceAccount [api.ServiceAccountLinks].

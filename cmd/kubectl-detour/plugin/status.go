@@ -13,8 +13,9 @@ import (
 
 // inspection tells everything about the previews with one key.
 type inspection struct {
-	key    string
-	output string
+	key       string
+	output    string
+	tokenFile string // for a link to the traffic
 }
 
 // report is a preview as status prints it.
@@ -43,6 +44,7 @@ func (p *plugin) statusCommand() *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringVarP(&i.output, "output", "o", "", "json or yaml")
+	addTokenFile(cmd, &i.tokenFile)
 	return cmd
 }
 
@@ -68,7 +70,7 @@ func (i *inspection) run(ctx context.Context, s *session) error {
 	if len(found.Previews) == 0 {
 		return s.noPreview(i.key)
 	}
-	s.addTraffic(ctx, b, found.Previews)
+	s.addTraffic(ctx, b, i.tokenFile, found.Previews)
 	if i.output != "" {
 		return printObject(s.Out, i.output, found)
 	}

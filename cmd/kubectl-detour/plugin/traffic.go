@@ -23,8 +23,8 @@ const (
 
 // addTraffic asks the router, through its gateway, what its proxies have counted of reports. All else in a report is told
 // without the router, so that it is a note where it cannot be asked.
-func (s *session) addTraffic(ctx context.Context, b *board, reports []report) {
-	previews, err := s.askTraffic(ctx, b)
+func (s *session) addTraffic(ctx context.Context, b *board, tokenFile string, reports []report) {
+	previews, err := s.askTraffic(ctx, b, tokenFile)
 	if err != nil {
 		s.note("note: the router alone knows what was requested last, and could not be asked: %v", err)
 		return
@@ -39,14 +39,14 @@ func (s *session) addTraffic(ctx context.Context, b *board, reports []report) {
 }
 
 // askTraffic reads the namespace's page for programs, by a link that is asked for as any other.
-func (s *session) askTraffic(ctx context.Context, b *board) ([]api.PreviewStatus, error) {
+func (s *session) askTraffic(ctx context.Context, b *board, tokenFile string) ([]api.PreviewStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, trafficTimeout)
 	defer cancel()
 	if b.Gateway == "" {
 		return nil, fmt.Errorf("it runs without -gateway-url, so that only Pods reach it, at https://detour-router.%s:8443%s%s with a token of the audience %s",
 			system, api.PathStatus, s.namespace, api.Audience)
 	}
-	link, err := (&visit{dashboard: true}).linkBy(ctx, s, b)
+	link, err := (&visit{dashboard: true, tokenFile: tokenFile}).linkBy(ctx, s, b)
 	if err != nil {
 		return nil, err
 	}

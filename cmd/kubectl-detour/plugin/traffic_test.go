@@ -3,6 +3,8 @@ package plugin
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -21,6 +23,10 @@ func TestStatusTellsTraffic(t *testing.T) {
 	}
 	ago := func(d time.Duration) string {
 		return fmt.Sprintf(`{"requests": 7, "errors": 2, "last": %q}`, time.Now().Add(-d).Format(time.RFC3339))
+	}
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("of-ci\n"), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	const line, couldNot = "  requests  ", "note: the router alone knows what was requested last, and could not be asked: "
 	for name, c := range map[string]struct {
@@ -43,6 +49,7 @@ func TestStatusTellsTraffic(t *testing.T) {
 		}, signed: "1.x"},
 		"no gateway": {change: func(town *town) { town.status.Gateway = "" },
 			errOut: couldNot + "it runs without -gateway-url, so that only Pods reach it, at https://detour-router.detour-system:8443/v1/status/shop with a token of the audience detour.dev/router\n"},
+		"another's token":     {args: "--token-file " + token, change: func(town *town) { town.tokenCode = http.StatusForbidden }, page: said(ago(3 * time.Minute)), out: "; the last 3m ago\n", signed: "1.x"},
 		"no right to a token": {change: func(town *town) { town.tokenCode = http.StatusForbidden }, errOut: couldNot + "you may not have tokens of ServiceAccount detour-links of namespace shop"},
 		"no ServiceAccount":   {change: func(town *town) { town.tokenCode = http.StatusNotFound }, errOut: "kubectl create serviceaccount detour-links -n shop\n"},
 		"nobody":              {change: func(town *town) { town.gateway.Close() }, errOut: couldNot + "asking the gateway for a link: Post "},

@@ -95,7 +95,7 @@ func (v *visit) command(p *plugin, use, short string, run func(context.Context, 
 	}
 	cmd.Flags().StringVar(&v.service, "service", "", "the Service to enter; needed where the key has previews of several, or to enter elsewhere")
 	cmd.Flags().BoolVar(&v.dashboard, "dashboard", false, "the page of the namespace")
-	cmd.Flags().StringVar(&v.tokenFile, "token-file", "", "a token of the audience "+api.Audience+" to ask for a signed link with, in the place of one of ServiceAccount "+api.ServiceAccountLinks)
+	addTokenFile(cmd, &v.tokenFile)
 	cmd.MarkFlagsMutuallyExclusive("dashboard", "service")
 	return cmd
 }
