@@ -50,6 +50,11 @@ const (
 	StateInvalid State = "invalid"
 )
 
+// GetsRequests reports whether requests with the key of a preview in this state are meant for it.
+func (s State) GetsRequests() bool {
+	return s == StateRouted || s == StatePending || s == StateNotReady
+}
+
 // PreviewStatus says whether requests reach one preview.
 type PreviewStatus struct {
 	// Preview names the labelled object as kubectl does, "deployment/api-pr-42", with its namespace before it where that is

@@ -79,11 +79,7 @@ func (b *board) url(p api.PreviewStatus) string {
 // getsRequests reports whether requests with the preview's key are meant for it. Its key and its target are as they must be
 // then: nothing in them needs quoting in a shell.
 func getsRequests(p api.PreviewStatus) bool {
-	switch p.State {
-	case api.StateRouted, api.StatePending, api.StateNotReady:
-		return api.ValidKey(p.Key) && api.ValidKey(p.Target)
-	}
-	return false
+	return p.State.GetsRequests() && api.ValidKey(p.Key) && api.ValidKey(p.Target)
 }
 
 // commitTag is a tag that CI gives images of a commit. One of digits alone is rather a date.

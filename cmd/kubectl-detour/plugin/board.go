@@ -82,11 +82,6 @@ func isGuest(name string) bool {
 	return home != ""
 }
 
-// getsRequests reports whether those with its key are meant for it.
-func getsRequests(preview api.PreviewStatus) bool {
-	return slices.Contains([]api.State{api.StateRouted, api.StatePending, api.StateNotReady}, preview.State)
-}
-
 // previews are those with a key.
 func (b *board) previews(key string) []api.PreviewStatus {
 	if b == nil {

@@ -229,7 +229,7 @@ func (s *session) readHomes(ctx context.Context, f *facts) []reading {
 	var readings []reading
 	for _, preview := range f.previews() {
 		name, _ := preview.Home()
-		if name == "" || f.homes[name] != nil || !getsRequests(preview) {
+		if name == "" || f.homes[name] != nil || !preview.State.GetsRequests() {
 			continue
 		}
 		in, home := s.in(name), &facts{namespace: name}

@@ -146,7 +146,8 @@ func (l *listing) table(found entries) [][]string {
 	return rows
 }
 
-func age(since time.Time) string { return duration.HumanDuration(time.Since(since)) }
+// age is zero for what lies ahead by the clock here.
+func age(since time.Time) string { return duration.HumanDuration(max(0, time.Since(since))) }
 
 // printTable aligns columns as kubectl does.
 func printTable(w io.Writer, rows [][]string) error {

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/util/duration"
-
 	"github.com/detour-dev/detour/api"
 )
 
@@ -84,7 +82,7 @@ func requestsText(c api.Counters) string {
 		fmt.Fprintf(&b, ", %d of them not answered by it", c.Errors)
 	}
 	if !c.Last.IsZero() { // older proxies do not tell
-		fmt.Fprintf(&b, "; the last %s ago", duration.HumanDuration(max(0, time.Since(c.Last))))
+		fmt.Fprintf(&b, "; the last %s ago", age(c.Last))
 	}
 	return b.String()
 }

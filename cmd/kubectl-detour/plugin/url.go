@@ -189,7 +189,7 @@ func (b *board) keyOf(key string) string {
 
 // urlOf is where a browser meets a preview; "" where previews have no URLs, and for one that gets no requests.
 func (b *board) urlOf(preview api.PreviewStatus) string {
-	if b.Gateway == "" || !getsRequests(preview) {
+	if b.Gateway == "" || !preview.State.GetsRequests() {
 		return ""
 	}
 	return api.PreviewURL(b.Gateway, api.HostName{Key: preview.Key, Service: preview.Target, Namespace: b.namespace})

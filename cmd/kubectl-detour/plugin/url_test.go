@@ -37,7 +37,7 @@ type town struct {
 
 func newTown(t *testing.T) *town {
 	town := &town{tokenCode: http.StatusCreated}
-	town.gateway = httptest.NewServer(http.HandlerFunc(town.serveLink))
+	town.gateway = httptest.NewServer(http.HandlerFunc(town.serveGateway))
 	t.Cleanup(town.gateway.Close)
 	town.domain = strings.Replace(town.gateway.Listener.Addr().String(), "127.0.0.1", "preview.localhost", 1)
 	preview := func(target, key string, state api.State) api.PreviewStatus {
@@ -89,7 +89,7 @@ func answerKube(w http.ResponseWriter, code int, object any) {
 	_ = json.NewEncoder(w).Encode(object)
 }
 
-func (town *town) serveLink(w http.ResponseWriter, r *http.Request) {
+func (town *town) serveGateway(w http.ResponseWriter, r *http.Request) {
 	if town.page != nil && r.Method == http.MethodGet && r.RequestURI == "/namespaces/shop/status.json" {
 		town.signatures = append(town.signatures, r.Header.Get(api.HeaderSignature))
 		town.page(w)
